@@ -1,0 +1,133 @@
+"""Whose jobs they are, and when all of them are settled: the bookkeeping behind barriers.
+
+An `Origin` is an order domain: one producer connection, one worker (`wid`), one HTTP request. Its jobs belong to its
+present `Epoch`. A barrier closes that epoch: later jobs go to the next one, and the barrier passes when the closed epoch
+and all before it have no unsettled job left. So a job costs one addition and one subtraction, however many jobs wait.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sidecar.batching import Entry
+
+
+class Epoch:
+    """The jobs of one origin between two barriers.
+
+    Attributes:
+        number: what the journal's rows carry, so that a job read back finds its epoch.
+        unsettled: jobs taken and not settled.
+        unsent: those of them that wait in memory for their first send, in order.
+        cold: ids of those whose payload is only in the journal, rising; `cold_from` of them are read back already.
+    """
+
+    __slots__ = ("_waiting", "cold", "cold_from", "following", "number", "previous", "unsent", "unsettled")
+
+    def __init__(self, number: int, previous: Epoch | None = None) -> None:
+        self.number = number
+        self.unsettled = 0
+        self.unsent: deque[Entry] = deque()
+        self.cold: array[int] | None = None
+        self.cold_from = 0
+        self.previous = previous
+        self.following: Epoch | None = None
+        self._waiting: list[Callable[[], None]] = []
+        if previous is not None:
+            previous.following = self
+
+    @property
+    def passed(self) -> bool:
+        """True when neither this epoch nor one before it has an unsettled job."""
+        return self.unsettled == 0 and self.previous is None
+
+    def wait(self, then: Callable[[], None]) -> None:
+        """Call `then` once when this epoch has passed, at once if it has."""
+        if self.passed:
+            then()
+        else:
+            self._waiting.append(then)
+
+    def settle(self, jobs: int = 1) -> None:
+        """`jobs` of this epoch are settled."""
+        self.unsettled -= jobs
+        if self.unsettled == 0 and self.previous is None:
+            self._pass()
+
+    def _pass(self) -> None:
+        epoch: Epoch | None = self
+        while epoch is not None and epoch.passed:
+            waiting, epoch._waiting = epoch._waiting, []
+            for then in waiting:
+                then()
+            following = epoch.following
+            if following is not None:
+                following.previous = None
+                epoch.following = None
+            epoch = following
+
+    def add_cold(self, job_id: int) -> None:
+        """A job of this epoch is now only in the journal."""
+        if self.cold is None:
+            self.cold = array("q")
+        self.cold.append(job_id)
+
+    def read_back_to(self, job_id: int) -> int:
+        """Jobs up to this id were read back by the backlog's cursor: forget them, and say how many there were."""
+        if self.cold is None:
+            return 0
+        start = end = self.cold_from
+        cold = self.cold
+        while end < len(cold) and cold[end] <= job_id:
+            end += 1
+        self.cold_from = end
+        if end == len(cold):
+            self.cold, self.cold_from = None, 0
+        return end - start
+
+    def take_cold(self) -> list[int]:
+        """All ids of this epoch that are only in the journal; they are forgotten here."""
+        if self.cold is None:
+            return []
+        ids = list(self.cold[self.cold_from :])
+        self.cold, self.cold_from = None, 0
+        return ids
+
+
+class Origin:
+    """One order domain.
+
+    Args:
+        numbers: gives each epoch its number, unique in this run.
+    """
+
+    __slots__ = ("_numbers", "epoch")
+
+    def __init__(self, numbers: Iterator[int]) -> None:
+        self._numbers = numbers
+        self.epoch = Epoch(next(numbers))
+
+    def close_epoch(self) -> Epoch:
+        """End the present epoch and give it back; later jobs belong to a new one.
+
+        An empty epoch need not be closed: the barrier waits for what came before it.
+        """
+        epoch = self.epoch
+        if epoch.unsettled == 0:
+            return epoch
+        self.epoch = Epoch(next(self._numbers), previous=epoch)
+        return epoch
+
+    def unfinished(self) -> Iterator[Epoch]:
+        """The epochs that a barrier now would wait for, oldest first."""
+        chain: list[Epoch] = []
+        epoch: Epoch | None = self.epoch
+        while epoch is not None:
+            if epoch.unsettled:
+                chain.append(epoch)
+            epoch = epoch.previous
+        return reversed(chain)

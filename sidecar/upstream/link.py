@@ -1,0 +1,164 @@
+"""The one connection to upstream that carries all batches, kept up for ever.
+
+The link knows connections, not jobs: it dials, reconnects with jittered exponential backoff, watches that replies keep
+coming, and measures the round trip. What is sent on it, and what a lost reply means, is the forwarder's business; it
+learns of each change by `changed`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+from sidecar.logs import get_logger
+from sidecar.protocol.replies import ProtocolError, bulk_body, error_text
+from sidecar.upstream.dial import Connected, Dialer, DialError
+from sidecar.upstream.pipe import Pipe, PipeLost
+
+REPLY_TIMEOUT = 15.0
+"""Seconds without any reply while one is owed: three times Faktory's own limit for a command."""
+BACKOFF_FIRST, BACKOFF_MAX = 0.25, 15.0
+"""Seconds before a reconnect. The longest is short enough that recovery is seen soon after the link is back."""
+STABLE_AFTER = 5.0
+"""Seconds that a connection must stand before the backoff starts from its first step again."""
+PROBE_EVERY = 15.0
+"""Seconds of silence after which the link is probed, so that a dead one is found before a producer's job is on it."""
+
+log = get_logger()
+
+
+class Link:
+    """One pipelined connection to upstream.
+
+    Args:
+        dialer: makes the connections.
+        changed: called when the link came up (a new `pipe`) or went down (`pipe` is None).
+    """
+
+    def __init__(self, dialer: Dialer, changed: Callable[[], None]) -> None:
+        self._dialer = dialer
+        self._changed = changed
+        self._jitter = random.Random()  # noqa: S311 - spreads reconnects, guards nothing
+        self.pipe: Pipe | None = None
+        self.round_trip = 0.0
+        """Seconds of the last measured round trip; 0 before the first."""
+        self.version = ""
+        """Upstream's version, as its INFO tells it; empty before the first answer."""
+        self.down_reason: str | None = "not connected yet"
+        """Why there is no connection, None while there is one."""
+        self.up_since = 0.0
+        self.connects = 0
+        """Connections made so far; all but the first are reconnects."""
+        self._farewell: str | None = None
+        self._scope: trio.CancelScope | None = None
+
+    def drop(self, reason: str) -> None:
+        """Give the present connection up: upstream said that it will not serve it."""
+        self._farewell = reason
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def run(self) -> None:
+        """Keep the link up until cancelled."""
+        delay = 0.0
+        while True:
+            await trio.sleep(delay)
+            started = trio.current_time()
+            reason = await self._one_connection()
+            stood = trio.current_time() - started
+            delay = BACKOFF_FIRST if stood >= STABLE_AFTER else min(max(delay * 2, BACKOFF_FIRST), BACKOFF_MAX)
+            delay *= self._jitter.uniform(0.75, 1.25)
+            self.down_reason = reason
+            self._changed()
+            log.debug("link_waits", message=f"Next try in {delay:.1f} s", reason=reason)
+
+    async def _one_connection(self) -> str:
+        """Dial and carry one connection to its end; returns why it ended."""
+        try:
+            connected = await self._dialer.dial()
+        except DialError as error:
+            return f"{error.phase}: {error.detail}"
+        self._farewell = None
+        pipe = Pipe(connected, unasked=self._unasked)
+        try:
+            with trio.CancelScope() as self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch, pipe)
+                    nursery.start_soon(self._carry, pipe, connected)
+        except* PipeLost as group:
+            if self._farewell is None:
+                self._farewell = _words(group)
+        finally:
+            self.pipe = None
+            self._scope = None
+        return self._farewell or "closed"
+
+    async def _carry(self, pipe: Pipe, connected: Connected) -> None:
+        sent = trio.current_time()
+
+        def answered(reply: bytes | None) -> None:
+            if reply is None:
+                return
+            if text := error_text(reply):
+                self.drop(text)
+                return
+            self.round_trip = trio.current_time() - sent
+            self.version = _version(reply)
+            self.pipe = pipe
+            self.down_reason = None
+            self.connects += 1
+            self.up_since = trio.current_time()
+            self._changed()
+
+        pipe.send(b"INFO\r\n", answered)
+        await pipe.run()
+
+    async def _watch(self, pipe: Pipe) -> None:
+        """End a connection whose replies stopped; probe one that is silent."""
+        while True:
+            await trio.sleep(1.0)
+            now = trio.current_time()
+            if pipe.owed:
+                if now - pipe.owed_since > REPLY_TIMEOUT:
+                    raise PipeLost(f"no reply for {REPLY_TIMEOUT:.0f} s")
+            elif now - pipe.owed_since > PROBE_EVERY and self.pipe is pipe:
+                self._probe(pipe)
+
+    def _probe(self, pipe: Pipe) -> None:
+        sent = trio.current_time()
+
+        def answered(reply: bytes | None) -> None:
+            if reply is not None:
+                self.round_trip = trio.current_time() - sent
+
+        pipe.send(b"INFO\r\n", answered)
+
+    def _unasked(self, reply: bytes) -> None:
+        self.drop(error_text(reply) or f"a reply that nobody asked for: {reply[:200]!r}")
+
+
+class _ServerInfo(msgspec.Struct):
+    faktory_version: str = ""
+
+
+class _Info(msgspec.Struct):
+    server: _ServerInfo = msgspec.field(default_factory=_ServerInfo)
+
+
+_decode_info = msgspec.json.Decoder(_Info)
+
+
+def _version(reply: bytes) -> str:
+    """The version in an INFO reply (`server.faktory_version`), empty where it isn't told."""
+    try:
+        return _decode_info.decode(bulk_body(reply) or b"{}").server.faktory_version
+    except (msgspec.DecodeError, ProtocolError):
+        return ""
+
+
+def _words(group: BaseExceptionGroup[PipeLost]) -> str:
+    inner = group.exceptions[0]
+    return _words(inner) if isinstance(inner, BaseExceptionGroup) else str(inner)

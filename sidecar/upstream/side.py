@@ -1,0 +1,115 @@
+"""The connection that all producers share for commands that are passed through as they are.
+
+It is made when first needed and kept while it is used. A command that could not be sent is told so; one that was sent
+and whose connection was lost is in doubt; neither is ever sent again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from sidecar.errors import Refusal
+from sidecar.protocol.replies import error_text
+from sidecar.upstream.dial import Dialer, DialError
+from sidecar.upstream.link import REPLY_TIMEOUT
+from sidecar.upstream.pipe import Pipe, PipeLost
+
+IDLE_END = 60.0
+"""Seconds without a command after which the connection is ended: it costs upstream one of its 2,000."""
+
+Answer = Callable[[bytes], None]
+IN_DOUBT = Refusal(
+    "in doubt: the connection to Faktory was lost before the reply; the command may have been carried out"
+)
+
+
+class Passed:
+    """One command on its way: `sent` tells what a deadline may say of it; `drop()` takes an unsent one back."""
+
+    __slots__ = ("answer", "dropped", "line", "sent")
+
+    def __init__(self, line: bytes, answer: Answer) -> None:
+        self.line = line
+        self.answer = answer
+        self.sent = False
+        self.dropped = False
+
+
+class SideConnection:
+    """Carries passed-through commands, pipelined, over one connection of its own."""
+
+    def __init__(self, dialer: Dialer) -> None:
+        self._dialer = dialer
+        self._pipe: Pipe | None = None
+        self._waiting: deque[Passed] = deque()
+        self._wanted = trio.Event()
+
+    def send(self, line: bytes, answer: Answer) -> Passed:
+        """Pass a command line (without its end); `answer` gets the raw reply, or an `-ERR` of ours, once."""
+        passed = Passed(line, answer)
+        if self._pipe is not None and self._pipe.lost is None:
+            self._put(self._pipe, passed)
+        else:
+            self._waiting.append(passed)
+            self._wanted.set()
+        return passed
+
+    async def run(self) -> None:
+        """Dial when there is something to send; until cancelled."""
+        while True:
+            if not self._waiting:
+                self._wanted = trio.Event()
+                await self._wanted.wait()
+            try:
+                connected = await self._dialer.dial()
+            except DialError as error:
+                self._refuse_waiting(f"not sent: Faktory can't be reached ({error.phase}: {error.detail})")
+                continue
+            self._pipe = Pipe(connected, unasked=self._unasked)
+            for passed in _drained(self._waiting):
+                self._put(self._pipe, passed)
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch, self._pipe)
+                    nursery.start_soon(self._pipe.run)
+            except* PipeLost:
+                self._pipe = None
+
+    def _put(self, pipe: Pipe, passed: Passed) -> None:
+        if passed.dropped:
+            return
+        passed.sent = True
+
+        def answered(reply: bytes | None) -> None:
+            passed.answer(IN_DOUBT.line() if reply is None else reply)
+
+        pipe.send(passed.line + b"\r\n", answered)
+
+    async def _watch(self, pipe: Pipe) -> None:
+        while True:
+            await trio.sleep(1.0)
+            quiet = trio.current_time() - pipe.owed_since
+            if pipe.owed and quiet > REPLY_TIMEOUT:
+                raise PipeLost(f"no reply for {REPLY_TIMEOUT:.0f} s")
+            if not pipe.owed and quiet > IDLE_END:
+                pipe.write(b"END\r\n")
+                raise PipeLost("idle")
+
+    def _unasked(self, reply: bytes) -> None:
+        """Upstream refuses the connection as such (`too many connections`): no command of ours was read."""
+        raise PipeLost(error_text(reply) or "an unasked reply")
+
+    def _refuse_waiting(self, message: str) -> None:
+        line = Refusal(message, retry=True).line()
+        for passed in _drained(self._waiting):
+            if not passed.dropped:
+                passed.answer(line)
+
+
+def _drained(queue: deque[Passed]) -> list[Passed]:
+    items = list(queue)
+    queue.clear()
+    return items
