@@ -1,0 +1,224 @@
+"""Fixtures around the real programs: Faktory with its Redis, Toxiproxy, the sidecar, a raw client.
+
+A test that uses one of the real programs gets the mark `real` by itself. The programs are brought before
+the first test runs, so that no test's time limit pays for a build. When one can't be had its tests are
+skipped, loudly, on a developer's machine; where the environment has `CI`, they fail.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from tests.real import parts
+from tests.real.faktory_server import Certificate, RealFaktory
+from tests.real.raw_client import RawClient
+from tests.real.sidecar_command import SidecarProcess
+from tests.real.toxiproxy_server import Toxiproxy
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "faktory_parts": ("redis", "faktory"),
+    "toxiproxy_server": ("toxiproxy",),
+    "go_client": ("go-client",),
+    "node_clients": ("node-clients",),
+}
+"""The real parts behind each fixture that hands one out."""
+
+brought: dict[str, Path | parts.PartMissing] = {}
+"""Every part that was asked for in this run: where it is, or why not."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test that uses a real part."""
+    for item in items:
+        if set(getattr(item, "fixturenames", ())) & NEEDS.keys():
+            item.add_marker(pytest.mark.real)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Brings the parts that the selected tests use."""
+    if session.config.option.collectonly:
+        return
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    for fixture in NEEDS.keys() & used:
+        for part in NEEDS[fixture]:
+            look_up(part)
+
+
+def look_up(part: str) -> Path | parts.PartMissing:
+    """Where a part is, brought on first use, or why it can't be had."""
+    if part not in brought:
+        try:
+            brought[part] = parts.PARTS[part]()
+        except parts.PartMissing as error:
+            brought[part] = error
+    return brought[part]
+
+
+def require(part: str) -> Path:
+    """Where a part is; ends the test when it can't be had."""
+    match look_up(part):
+        case Path() as place:
+            return place
+        case parts.PartMissing() as error:
+            message = f"REAL PART MISSING: {part}: {error}"
+            if os.environ.get("CI"):
+                pytest.fail(message, pytrace=False)
+            pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def faktory_parts() -> None:
+    """Ends the test unless the real Faktory and Redis can be had."""
+    require("redis")
+    require("faktory")
+
+
+@pytest.fixture(scope="session")
+def go_client() -> Path:
+    """Our program around the Go client and worker."""
+    return require("go-client")
+
+
+@pytest.fixture(scope="session")
+def node_clients() -> Path:
+    """The directory with our Node programs."""
+    return require("node-clients")
+
+
+class FaktoryFactory(Protocol):
+    """Starts a Faktory; RealFaktory has the meaning of the options."""
+
+    def __call__(
+        self,
+        *,
+        password: str | None = None,
+        tls: Certificate | None = None,
+        port: int = 0,
+        start: bool = True,
+    ) -> RealFaktory: ...
+
+
+@pytest.fixture
+def faktory_factory(faktory_parts: None) -> Iterator[FaktoryFactory]:
+    """Starts Faktory servers that belong to this test: stop, stall or restart them at will."""
+    servers: list[RealFaktory] = []
+
+    def make(
+        *, password: str | None = None, tls: Certificate | None = None, port: int = 0, start: bool = True
+    ) -> RealFaktory:
+        server = RealFaktory(password=password, tls=tls, port=port)
+        servers.append(server)
+        if start:
+            server.start()
+        return server
+
+    yield make
+    for server in servers:
+        server.dispose()
+
+
+@pytest.fixture(scope="module")
+def module_faktory(faktory_parts: None) -> Iterator[RealFaktory]:
+    """One Faktory for all tests of a module; tests use `faktory`, which empties it first."""
+    server = RealFaktory()
+    server.start()
+    yield server
+    server.dispose()
+
+
+@pytest.fixture
+def faktory(module_faktory: RealFaktory) -> RealFaktory:
+    """A running Faktory without jobs, shared with the other tests of the module one after the other.
+
+    Its counters are reset, its workers are not: use a `wid` of your own. Tests that stop it, stall its Redis
+    or mind what earlier pushes may have changed in the server take `faktory_factory`.
+    """
+    module_faktory.start()
+    module_faktory.flush()
+    return module_faktory
+
+
+@pytest.fixture(scope="session")
+def toxiproxy_server() -> Iterator[Toxiproxy]:
+    """One Toxiproxy for the whole run; tests use `toxiproxy`."""
+    require("toxiproxy")
+    server = Toxiproxy()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def toxiproxy(toxiproxy_server: Toxiproxy) -> Iterator[Toxiproxy]:
+    """Makes links with delay and faults, `toxiproxy.link(faktory.port, round_trip=50)`, for one test."""
+    yield toxiproxy_server
+    toxiproxy_server.reset()
+
+
+class SidecarFactory(Protocol):
+    """Starts a sidecar.
+
+    Args:
+        upstream: URL of its Faktory, or None to leave that to `settings`.
+        settings: further environment variables.
+        arguments: the command line, `serve` by default.
+        wait: return only when it listens.
+    """
+
+    def __call__(
+        self,
+        upstream: str | None,
+        settings: dict[str, str] | None = None,
+        *,
+        arguments: tuple[str, ...] = ("serve",),
+        wait: bool = True,
+    ) -> SidecarProcess: ...
+
+
+@pytest.fixture
+def sidecar_process(tmp_path: Path) -> Iterator[SidecarFactory]:
+    """Starts sidecars as processes, each with a directory of its own; the end of the test kills them.
+
+    For a second start on the first one's journal, pass its `SIDECAR_JOURNAL_DIR` in the settings.
+    """
+    started: list[SidecarProcess] = []
+
+    def start(
+        upstream: str | None,
+        settings: dict[str, str] | None = None,
+        *,
+        arguments: tuple[str, ...] = ("serve",),
+        wait: bool = True,
+    ) -> SidecarProcess:
+        address = {} if upstream is None else {"SIDECAR_UPSTREAM": upstream}
+        directory = tmp_path / f"sidecar{len(started)}"
+        process = SidecarProcess(directory, address | (settings or {}), arguments)
+        started.append(process)
+        if wait:
+            process.wait_until_listening()
+        return process
+
+    yield start
+    for process in started:
+        if process.exit_code is None:
+            process.kill()
+
+
+@pytest.fixture
+def client() -> Iterator[Callable[..., RawClient]]:
+    """Opens raw connections, `client(port, password=None, **options)`, and closes them after the test."""
+    opened: list[RawClient] = []
+
+    def connect(port: int, password: str | None = None, **options: Any) -> RawClient:
+        connection = RawClient(port, password, **options)
+        opened.append(connection)
+        return connection
+
+    yield connect
+    for connection in opened:
+        connection.close()
