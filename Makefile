@@ -1,0 +1,56 @@
+# Everything a checkout needs. Set-up happens by itself, once, and again when pyproject.toml changes.
+#
+# The main job needs python3 (3.11 or later) and make; the tests bring the real Faktory, Redis, Toxiproxy and the
+# clients of other languages by themselves (tests/real/parts.py) and cache them for all checkouts of a user.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+DEV    := $(VENV)/.ready-dev
+SOURCE := sidecar tests
+
+# Further arguments: `make demo ARGS='--rtt 100ms'`, `make test ARGS='-k tunnel'`.
+ARGS :=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check lint format test fast-test parts clean
+
+help: ## list what there is
+	@echo 'make TARGET, where TARGET is one of:'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+demo: $(READY) ## the main job in half a minute: producers, a simulated WAN, a worker, before and after
+	@$(BIN)/python -m sidecar demo $(ARGS)
+
+check: lint fast-test ## formatting, lint, types and the fast tests: under two minutes
+
+test: lint parts ## everything, against the real Faktory too
+	@$(BIN)/python -m pytest $(ARGS)
+
+fast-test: $(DEV) ## the tests that need neither the real Faktory nor much time
+	@$(BIN)/python -m pytest -q -m 'not slow and not real' $(ARGS)
+
+lint: $(DEV) ## formatting, lint and types
+	@$(BIN)/ruff format --check $(SOURCE)
+	@$(BIN)/ruff check $(SOURCE)
+	@$(BIN)/mypy
+
+format: $(DEV) ## format the code and sort its imports
+	@$(BIN)/ruff check --select I --fix --quiet $(SOURCE)
+	@$(BIN)/ruff format $(SOURCE)
+
+parts: $(DEV) ## bring the real Faktory, Redis, Toxiproxy and clients that the tests use
+	@echo 'Bringing the real parts (built once, then cached):'
+	@$(BIN)/python -m tests.real.parts || [ -z "$$CI" ]
+
+clean: ## remove the virtual environment and what tools leave behind
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	find $(SOURCE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@tools/set-up $(VENV) .
+	@touch $@
+
+$(DEV): pyproject.toml $(READY)
+	@tools/set-up $(VENV) '.[dev]'
+	@touch $@
