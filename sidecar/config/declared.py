@@ -198,6 +198,30 @@ class Setting:
         """`--ack` for `SIDECAR_ACK`, `--batch-max-size` for `BATCH_MAX_SIZE`."""
         return "--" + self.name.removeprefix("SIDECAR_").lower().replace("_", "-")
 
+    @property
+    def default_text(self) -> str | None:
+        """The default as one would write it."""
+        return value_text(self.name, self.default)
+
+
+def value_text(name: str, value: object) -> str | None:
+    """A setting's value as one would write it, None for none; secrets stay hidden."""
+    match value:
+        case None:
+            return None
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ",".join(map(str, value)) or "off"
+        case int() if name.endswith("_BYTES"):
+            return p.size_text(value)
+        case float() if name.endswith("_MS"):
+            return f"{value * 1000:g}"
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
+
 
 def _settings() -> Iterator[Setting]:
     for field, info in Declared.model_fields.items():

@@ -1,0 +1,176 @@
+"""`faktory-sidecar run -- COMMAND...`: a sidecar for as long as one command runs (cron, CI, Kubernetes Jobs)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final, Protocol
+from urllib.parse import quote
+
+import click
+import trio
+
+from sidecar import logs
+from sidecar.cli.banner import reachable
+from sidecar.cli.options import given_flags, load_and_log, settings_options
+from sidecar.config import SETTINGS, Loaded, Settings
+from sidecar.config.gathering import FILE_SUFFIX
+from sidecar.errors import StartError
+
+NOT_FOUND: Final = 127  # both as shells have it
+NOT_EXECUTABLE: Final = 126
+SIGNALLED: Final = 128  # plus the signal's number
+
+
+class Listening(Protocol):
+    """What `serve` reports as started."""
+
+    @property
+    def addresses(self) -> Sequence[str]: ...
+
+
+DEFAULTS: Final = {"SIDECAR_LISTEN": "127.0.0.1:0", "SIDECAR_HTTP_LISTEN": "off", "SIDECAR_LOG_LEVEL": "warning"}
+FORWARDED: Final = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+FROM_TERMINAL: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
+KILL_AFTER: Final = 5.0  # s that a command has after SIGTERM when the sidecar itself failed
+
+
+@click.command("run", context_settings={"allow_interspersed_args": False})
+@settings_options
+@click.argument("command_line", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_context
+def command(context: click.Context, command_line: tuple[str, ...]) -> int:
+    """Run COMMAND with a sidecar of its own, on a free port, and exit with its code.
+
+    COMMAND finds FAKTORY_URL in its environment, and neither the real server's address nor any password. When it
+    has ended, its jobs are drained. HTTP is off and only warnings are logged unless the settings say otherwise.
+    """
+    _check_runnable(command_line[0])
+    given = {name: text for name, text in os.environ.items() if text}
+    loaded = load_and_log(given_flags(context), DEFAULTS | given)
+    return trio.run(around, loaded, command_line, os.environ)
+
+
+def _check_runnable(program: str) -> None:
+    """Find out before anything is started.
+
+    Raises:
+        StartError: exit code 127 or 126, as a shell would.
+    """
+    if shutil.which(program) is not None:
+        return
+    if os.path.exists(program) and os.sep in program:
+        raise StartError(f"{program}: not executable", exit_code=NOT_EXECUTABLE)
+    raise StartError(f"{program}: command not found", exit_code=NOT_FOUND)
+
+
+async def around(loaded: Loaded, command_line: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Serve, run the command, drain.
+
+    Returns:
+        The command's exit code, 128 + n when signal n ended it; where that is 0, the sidecar's own.
+
+    Raises:
+        StartError: the sidecar or the command could not be started; alone or in a group.
+    """
+    from sidecar.app import serve
+
+    stop, served = trio.Event(), SIGNALLED + signal.SIGINT  # unless it ends by itself
+
+    async def serving(task_status: trio.TaskStatus[Listening]) -> None:
+        nonlocal served
+        served = await serve(loaded.settings, stop=stop, task_status=task_status)
+
+    with trio.open_signal_receiver(*FORWARDED) as signals:
+        async with trio.open_nursery() as forwarding:
+            async with trio.open_nursery() as nursery:
+                bound = await nursery.start(serving)
+                environment = child_environment(environ, loaded, local_url(loaded.settings, bound.addresses[0]))
+                process = await _start(command_line, environment)
+                forwarding.start_soon(_forward, signals, process, nursery.cancel_scope)
+                code = await _finished(process)
+                stop.set()
+            forwarding.cancel_scope.cancel()
+    return code or served
+
+
+def child_environment(environ: Mapping[str, str], loaded: Loaded, url: str) -> dict[str, str]:
+    """The command's environment: `url` as FAKTORY_URL, and nothing that leads past the sidecar or holds a secret."""
+    secrets = {name for name, setting in SETTINGS.items() if setting.is_secret}
+    removed = {"FAKTORY_PROVIDER", *secrets, *(name + FILE_SUFFIX for name in secrets)}
+    source, _, name = loaded.sources["SIDECAR_UPSTREAM"].partition(" ")
+    if source == "environment":  # may be the variable that FAKTORY_PROVIDER named
+        removed.add(name)
+    return {name: text for name, text in environ.items() if name not in removed} | {"FAKTORY_URL": url}
+
+
+def local_url(settings: Settings, address: str) -> str:
+    """The URL of the local endpoint, for a client on this machine.
+
+    Args:
+        address: what was bound, `127.0.0.1:43121`.
+    """
+    secret = settings.listen_password
+    credentials = "" if secret is None else f":{quote(secret.reveal(), safe='')}@"
+    scheme = "tcp" if settings.listen_tls_cert is None else "tcp+tls"
+    return f"{scheme}://{credentials}{reachable(address)}"
+
+
+async def _start(command_line: Sequence[str], environment: Mapping[str, str]) -> trio.Process:
+    try:
+        return await trio.lowlevel.open_process(list(command_line), env=environment)
+    except OSError as error:
+        reason = (error.strerror or "cannot be run").lower()
+        exit_code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        raise StartError(f"{command_line[0]}: {reason}", exit_code=exit_code) from error
+
+
+async def _finished(process: trio.Process) -> int:
+    """The exit code of a command; when the sidecar fails meanwhile, the command is ended too."""
+    try:
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            await _end(process)
+    return code if code >= 0 else SIGNALLED - code
+
+
+async def _end(process: trio.Process) -> None:
+    process.terminate()
+    with trio.move_on_after(KILL_AFTER, shield=True):
+        await process.wait()
+    if process.returncode is None:
+        process.kill()
+
+
+async def _forward(signals: AsyncIterator[int], process: trio.Process, serving: trio.CancelScope) -> None:
+    """Pass signals on while the command runs; one that comes while its jobs are drained stops at once."""
+    async for number in signals:
+        if process.returncode is not None:
+            logs.get_logger().warning("drain_cut_short", message=f"Stopped by {signal.Signals(number).name}")
+            serving.cancel()
+        elif number not in FROM_TERMINAL or not _in_foreground():
+            process.send_signal(signal.Signals(number))
+
+
+def _in_foreground() -> bool:
+    """Whether we are a terminal's foreground group: then the terminal's signals reach the command without us."""
+    try:
+        terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
