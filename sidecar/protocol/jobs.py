@@ -59,7 +59,7 @@ _RETRY_STAMP = b',"retry":%d' % DEFAULT_RETRY
 
 # A job of no more bytes has room neither for 101 pairs of brackets nor for an integer of 309 digits.
 _SHORT = 200
-_NEWLINE, _CLOSING_BRACE = b"\n}"
+_NEWLINE, _RETURN, _TAB, _CLOSING_BRACE = b"\n\r\t}"
 _BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -243,13 +243,13 @@ def _keys_are_plain(payload: bytes, known: int) -> bool:
         payload: decoded before, but for the values of unknown keys, which must be UTF-8 to pass.
         known: how many of the known keys, exactly spelled, it has.
     """
-    tight = b" :" not in payload and b"\t" not in payload and b"\r" not in payload
+    tight = payload.find(b" :") < 0 and _TAB not in payload and _RETURN not in payload
     found = payload.count(b'":') if tight else -1
     if found == known:
         return True
     values = _decode_keys(payload)
     keys = len(values)
-    if keys > known and not (_is_utf8(payload) and all(key in _KNOWN or not _resembles_known(key) for key in values)):
+    if keys > known and not (_is_utf8(payload) and _are_foreign(values.keys() - _KNOWN)):
         return False
     if found == keys:
         return True
@@ -259,8 +259,9 @@ def _keys_are_plain(payload: bytes, known: int) -> bool:
     return members == keys
 
 
-def _resembles_known(key: str) -> bool:
-    return len(key) <= _LONGEST_KNOWN and folded(key) in _KNOWN
+def _are_foreign(keys: set[str]) -> bool:
+    """Whether Faktory takes none of these keys for one that it knows."""
+    return not any(len(key) <= _LONGEST_KNOWN and folded(key) in _KNOWN for key in keys)
 
 
 def _is_utf8(payload: bytes) -> bool:

@@ -15,4 +15,4 @@ _FOLD = str.maketrans(ascii_uppercase + "\u212a\u017f", ascii_lowercase + "ks")
 
 def folded(key: str) -> str:
     """The spelling under which Go compares `key` with a field name in small ASCII letters."""
-    return key.translate(_FOLD)
+    return key.lower() if key.isascii() else key.translate(_FOLD)
