@@ -219,7 +219,7 @@ class Store:
     def latency(self, name: str) -> float:
         """Age in seconds of the oldest job of a queue; 0 when it is empty or unknown."""
         queue = self.queues.get(name)
-        return max(0.0, self.now() - parse_timestamp(queue[0].enqueued_at or "")) if queue else 0.0
+        return max(0, self.now() - parse_timestamp(queue[0].enqueued_at or "")) if queue else 0
 
     def flush(self) -> None:
         """Drops all jobs and counts."""

@@ -4,7 +4,8 @@ Faktory is written in Go, and Go's JSON decoder has its own ways: names match wi
 leaves a field as it was, bytes that aren't UTF-8 become U+FFFD, unknown names are ignored. Well-formed
 jobs take the fast way through msgspec; whatever that refuses is decoded again, slowly, by Go's rules.
 
-One liberty: numbers in `args` and `custom` keep all their digits, where Go's float64 has about sixteen.
+Two liberties: numbers in `args` and `custom` keep all their digits, where Go's float64 has about sixteen; and of two
+`null`able fields of one name the last wins, also when it is `null` (two `custom` objects are merged, as in Go).
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ _encode = msgspec.json.Encoder().encode
 def decode_one(data: bytes) -> WorkUnit:
     """The argument of a `PUSH`; raises `InvalidJson`."""
     try:
-        return _decode_one(data)
+        job = _decode_one(data)
+        return job if data.count(b'"custom"') < 2 else _from_go(decode_like_go(data))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _from_go(decode_like_go(data))
 
@@ -94,7 +96,10 @@ def decode_one(data: bytes) -> WorkUnit:
 def decode_many(data: bytes) -> list[WorkUnit]:
     """The argument of a `PUSHB`; one wrong element is a wrong argument, as in Faktory. Raises `InvalidJson`."""
     try:
-        return _decode_many(data)
+        jobs = _decode_many(data)
+        if data.count(b'"custom"') <= len(jobs):
+            return jobs
+        values = decode_like_go(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         values = decode_like_go(data)
     if values is None:
@@ -213,7 +218,11 @@ def parse_timestamp(text: str) -> float:
     if found is None:
         raise ValueError(f"parsing time {quoted(text)}: not an RFC 3339 time")
     fraction = float(f"0.{found[2]}") if found[2] else 0.0
-    return datetime.fromisoformat(found[1] + found[3]).timestamp() + fraction
+    try:
+        whole = datetime.fromisoformat(found[1] + found[3])
+    except ValueError as error:
+        raise ValueError(f"parsing time {quoted(text)}: {error}") from None
+    return whole.timestamp() + fraction
 
 
 def quoted(text: str) -> str:
