@@ -23,14 +23,6 @@ NOT_FOUND: Final = 127  # both as shells have it
 NOT_EXECUTABLE: Final = 126
 SIGNALLED: Final = 128  # plus the signal's number
 
-
-class Listening(Protocol):
-    """What `serve` reports as started."""
-
-    @property
-    def addresses(self) -> Sequence[str]: ...
-
-
 DEFAULTS: Final = {"SIDECAR_LISTEN": "127.0.0.1:0", "SIDECAR_HTTP_LISTEN": "off", "SIDECAR_LOG_LEVEL": "warning"}
 FORWARDED: Final = (
     signal.SIGTERM,
@@ -42,6 +34,13 @@ FORWARDED: Final = (
 )
 FROM_TERMINAL: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
 KILL_AFTER: Final = 5.0  # s that a command has after SIGTERM when the sidecar itself failed
+
+
+class Listening(Protocol):
+    """What `serve` reports as started."""
+
+    @property
+    def addresses(self) -> Sequence[str]: ...
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})

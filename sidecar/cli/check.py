@@ -1,0 +1,92 @@
+"""`faktory-sidecar check`: would a start with these settings be a good one? Pushes and changes nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import click
+import trio
+
+from sidecar.cli import report, volume
+from sidecar.cli.findings import Findings, Port, keeps_journal
+from sidecar.cli.options import given_flags, settings_options
+from sidecar.cli.upstream_probe import ProbeError, Upstream, probe
+from sidecar.config import Bind, Loaded, Settings, UpstreamAddress, load
+from sidecar.errors import StartError
+
+PROBLEMS: Final = {errno.EADDRINUSE: "in use", errno.EACCES: "not permitted", errno.EADDRNOTAVAIL: "no such address"}
+
+
+@click.command("check")
+@settings_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the page.")
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> int:
+    """Effective settings and where each came from, upstream, journal, ports; advice where something is gained.
+
+    Exit code 0: fine, 1: upstream can't be used, 2: settings are wrong.
+    """
+    try:
+        findings = examine(load(os.environ, given_flags(context)))
+    except StartError as error:
+        if as_json:
+            click.echo(json.dumps({"ok": False, "exit_code": error.exit_code, "errors": str(error).splitlines()}))
+        raise
+    if as_json:
+        click.echo(json.dumps(report.as_object(findings), indent=2, ensure_ascii=False))
+    else:
+        report.show(findings)
+    return findings.exit_code
+
+
+def examine(loaded: Loaded) -> Findings:
+    """Look at everything that the settings name."""
+    settings = loaded.settings
+    found = _volume(settings) if keeps_journal(settings) else None
+    return Findings(loaded, trio.run(_upstream, settings.upstream), found, tuple(_ports(settings)))
+
+
+async def _upstream(address: UpstreamAddress) -> Upstream | ProbeError:
+    try:
+        return await probe(address)
+    except ProbeError as error:
+        return error
+
+
+def _volume(settings: Settings) -> volume.Volume | OSError:
+    try:
+        return volume.examine(settings.journal_dir)
+    except OSError as error:
+        return error
+
+
+def _ports(settings: Settings) -> Iterator[Port]:
+    """Try each bind for a moment; in use can well mean that the sidecar runs."""
+    for setting, purpose, binds in (
+        ("SIDECAR_LISTEN", "Faktory", settings.listen),
+        ("SIDECAR_HTTP_LISTEN", "HTTP", settings.http_listen),
+        ("SIDECAR_OPS_LISTEN", "health and metrics", settings.ops_listen),
+    ):
+        for bind in binds:
+            yield Port(setting, purpose, str(bind), _why_not(bind))
+
+
+def _why_not(bind: Bind) -> str | None:
+    """Why an address can't be listened on, None when it can; an absent `::1` behind `localhost` is no problem."""
+    for index, host in enumerate(bind.hosts):
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, bind.port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                listener.bind(address)
+        except OSError as error:
+            if index == 0 or error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return PROBLEMS.get(error.errno or 0) or (error.strerror or str(error)).lower()
+    return None
