@@ -152,18 +152,27 @@ class RealFaktory:
 
     def signal_worker(self, wid: str, wish: str) -> None:
         """What the Web UI's buttons do: this worker's BEATs are answered with `quiet` or `terminate`."""
+        self.web("/busy", {"wid": wid, "signal": wish})
+
+    def web(self, path: str, form: dict[str, str] | None = None) -> str:
+        """A page of the Web UI; a form is posted."""
         scheme = "https" if self.tls else "http"
         request = urllib.request.Request(
-            f"{scheme}://localhost:{self.web_port}/busy",
-            data=urllib.parse.urlencode({"wid": wid, "signal": wish}).encode(),
-            method="POST",
+            f"{scheme}://localhost:{self.web_port}{path}",
+            data=None if form is None else urllib.parse.urlencode(form).encode(),
         )
         if self.password:
             token = base64.b64encode(f":{self.password}".encode()).decode()
             request.add_header("Authorization", f"Basic {token}")
         context = ssl.create_default_context(cafile=str(self.tls.authority)) if self.tls else None
         with urllib.request.urlopen(request, timeout=10, context=context) as response:
-            assert response.status == 200
+            content: bytes = response.read()
+            return content.decode()
+
+    def waiting_fetches(self) -> int:
+        """How many FETCHes wait on empty queues right now."""
+        section = str(self.redis("INFO", "clients"))
+        return int(section.split("blocked_clients:")[1].split()[0])
 
     def redis(self, *command: str) -> object:
         """Runs one command on the server's own Redis: str, int, None, or a list of them."""

@@ -85,6 +85,10 @@ class Link:
         self.disable()
         self.enable()
 
+    def remove(self) -> None:
+        """Takes the link down for good."""
+        self._server.call("DELETE", f"/proxies/{self.name}")
+
     def _add(self, kind: str, stream: Stream, **attributes: int) -> None:
         path = f"/proxies/{self.name}/toxics"
         name = f"{kind}_{stream}"
