@@ -151,10 +151,10 @@ def examine(payload: bytes, stamp: bytes) -> Job | None:
         known += 1
     if fields.failure is not UNSET:
         known += 1
+    if len(payload) > _SHORT and (_depth(payload) > MAX_DEPTH or _may_overflow(payload)):
+        return None
     # One colon for each known key and no other: no unknown key and none twice; see `_keys_are_plain`.
     if payload.count(b":") != known and not _keys_are_plain(payload, known):
-        return None
-    if len(payload) > _SHORT and (_depth(payload) > MAX_DEPTH or _may_overflow(payload)):
         return None
     if created_at is UNSET or not created_at:
         if retry is UNSET or retry is None:
@@ -240,22 +240,24 @@ def _keys_are_plain(payload: bytes, known: int) -> bool:
     When none gives the answer, a decoder that tells every member does.
 
     Args:
-        payload: decoded before, but for the values of unknown keys, which must be UTF-8 to pass.
+        payload: valid but for unknown keys and their values, which must be UTF-8 to pass; not deep.
         known: how many of the known keys, exactly spelled, it has.
     """
     tight = payload.find(b" :") < 0 and _TAB not in payload and _RETURN not in payload
     found = payload.count(b'":') if tight else -1
     if found == known:
         return True
+    if not _is_utf8(payload):
+        return False
     values = _decode_keys(payload)
     keys = len(values)
-    if keys > known and not (_is_utf8(payload) and _are_foreign(values.keys() - _KNOWN)):
+    if keys > known and not _are_foreign(values.keys() - _KNOWN):
         return False
     if found == keys:
         return True
     if tight and found - sum([bytes(values[key]).count(b'":') for key in ("args", "custom") if key in values]) == keys:
         return True
-    members: object = json.loads(payload, object_pairs_hook=len)
+    members: object = json.loads(payload, object_pairs_hook=len, parse_int=len, parse_float=len)
     return members == keys
 
 
