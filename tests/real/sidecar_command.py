@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,12 @@ from tests.real.raw_client import RawClient
 
 START_TIMEOUT = 20.0
 """Seconds until the listeners must be up; far above the promised 1.5 s because tests share a busy machine."""
+
+BANNER = {
+    "faktory": ("producers", r"FAKTORY_URL=\S+:(\d+),"),
+    "http": ("http", r"http://\S+:(\d+) "),
+}
+"""The record of the start that tells where an endpoint listens, and where in its message the port is."""
 
 
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
@@ -105,7 +112,7 @@ class SidecarProcess:
     def wait_until_listening(self) -> None:
         """Returns when the Faktory endpoint accepts; AssertionError when the process ends instead."""
         wait_for(
-            lambda: self.exit_code is not None or self._addresses("faktory"),
+            lambda: self.exit_code is not None or self._ports("faktory"),
             what="the sidecar listens",
             timeout=START_TIMEOUT,
         )
@@ -125,12 +132,11 @@ class SidecarProcess:
         """Waits for the end and returns the exit code."""
         return self.process.wait(timeout)
 
-    def _addresses(self, edge: str) -> list[str]:
-        records = self.events("listening")
-        return [str(record["address"]) for record in records if record.get("edge", "faktory") == edge]
+    def _ports(self, edge: str) -> list[str]:
+        event, pattern = BANNER[edge]
+        found = [re.search(pattern, str(record["message"])) for record in self.events(event)]
+        return [match[1] for match in found if match is not None]
 
     def _listening(self, edge: str) -> int:
-        addresses = wait_for(
-            lambda: self._addresses(edge), what=f"event listening with edge={edge}", timeout=START_TIMEOUT
-        )
-        return int(addresses[0].rsplit(":", 1)[1])
+        ports = wait_for(lambda: self._ports(edge), what=f"the start tells the port of {edge}", timeout=START_TIMEOUT)
+        return int(ports[0])

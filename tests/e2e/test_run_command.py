@@ -1,0 +1,80 @@
+"""`faktory-sidecar run -- COMMAND`: a program that knows nothing of us delivers every job and keeps its exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients.programs import GO, NODE_WORKER, PYFAKTORY, Library
+from tests.conftest import FaktoryFactory
+from tests.e2e.conftest import RunProgram
+from tests.real.polling import wait_for
+from tests.real.toxiproxy_server import Toxiproxy
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(importlib.util.find_spec("sidecar.app") is None, reason="sidecar.app isn't there yet"),
+]
+
+RUN = (sys.executable, "-m", "sidecar", "run", "--")
+
+
+@pytest.mark.parametrize("ack", ["upstream", "memory"])
+@pytest.mark.parametrize("library", [PYFAKTORY, GO, NODE_WORKER], ids=lambda library: library.name)
+def test_every_job_is_delivered_and_the_exit_code_passed_on(
+    faktory_factory: FaktoryFactory,
+    toxiproxy: Toxiproxy,
+    run_program: RunProgram,
+    tmp_path: Path,
+    library: Library,
+    ack: str,
+) -> None:
+    faktory = faktory_factory(password="upstr3am")
+    link = toxiproxy.link(faktory.port, round_trip=50)
+    jobs: list[dict[str, Any]] = [
+        {"jid": uuid.uuid4().hex, "jobtype": "Record", "queue": "run", "args": [n]} for n in range(60)
+    ]
+    program = run_program(
+        library,
+        faktory.url_at(link.port),
+        wrapper=RUN,
+        settings={"SIDECAR_ACK": ack, "SIDECAR_JOURNAL_DIR": str(tmp_path / "journal")},
+        do="push",
+        jobs=jobs,
+        exit_code=7,
+    )
+    assert program.wait() == 7, program.errors()
+    assert program.report("pushed") == [job["jid"] for job in jobs]
+    # Nothing to wait for: by the end of `run` all of it has been delivered.
+    assert sorted(job["jid"] for job in faktory.stored("run")) == sorted(job["jid"] for job in jobs)
+
+
+def test_a_worker_under_run_works(
+    faktory_factory: FaktoryFactory, toxiproxy: Toxiproxy, run_program: RunProgram
+) -> None:
+    faktory = faktory_factory()
+    link = toxiproxy.link(faktory.port, round_trip=50)
+    with faktory.client() as client:
+        jobs = [{"jid": uuid.uuid4().hex, "jobtype": "Parent", "queue": "run", "args": [n]} for n in range(8)]
+        assert client.push_bulk(jobs) == {}
+    program = run_program(
+        NODE_WORKER,
+        faktory.url_at(link.port),
+        wrapper=RUN,
+        settings={"SIDECAR_ACK": "upstream"},
+        do="work",
+        wid="run-worker",
+        queue="run",
+        child_queue="children",
+        expect=len(jobs),
+    )
+    program.finish()
+    wait_for(lambda: faktory.redis("ZCARD", "working") == 0, what="all jobs are settled")
+    children = sorted(job["jid"] for job in faktory.stored("children"))
+    assert children == sorted(f"{job['jid']}-child" for job in jobs)
+    assert faktory.info()["faktory"]["total_processed"] == len(jobs)
