@@ -39,6 +39,6 @@ def command(rtt: float, upstream: str | None) -> int:
 
     Needs no server: an embedded Faktory in memory and a simulated WAN are part of it. FAKTORY_URL is not looked at.
     """
-    from sidecar.demo import run_demo
+    from sidecar.demo.show import run_demo
 
     return run_demo(rtt=rtt, upstream=upstream)
