@@ -7,8 +7,8 @@ Jobs wait in lanes of falling urgency:
 3.  *urgent*: jobs that a barrier or a confirmed reply waits for.
 4.  *waiting*: all others, in the order of acknowledgement. Only these linger.
 
-A batch ends when it is full (jobs or bytes), before a job whose jid it already holds (upstream's reply is a map by jid),
-and around a *single*: a job that must travel as a `PUSH` of its own.
+A batch ends when it is full (jobs or bytes), before a job whose jid it already holds (upstream's reply is a map by
+jid), and around a *single*: a job that must travel as a `PUSH` of its own.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from sidecar.origins import Epoch
 
 
 class Place(enum.IntEnum):
-    """Where an entry is. A lane skips entries that say they are elsewhere, so moving and dropping one costs no search."""
+    """Where an entry is. A lane skips entries that say they are elsewhere: moving and dropping one costs no search."""
 
+    PARKED = -1
+    """Not in a lane yet."""
     WAITING = 0
     URGENT = 1
     AGAIN = 2
@@ -43,6 +45,7 @@ class Entry(msgspec.Struct, eq=False):
         payload: the job's JSON as it goes upstream.
         at: when it was offered (seconds of the caller's clock), for its linger; 0 for one that doesn't linger.
         verdict: told upstream's reply (raw) where somebody waits for it, None for an acknowledged job.
+        stored: it is in the journal, and leaves it when it is settled.
         single: travels as a `PUSH` of its own.
         once: never sent a second time by us.
         tries: refusals of unknown meaning so far; `kills`: links lost with it at the head.
@@ -54,11 +57,12 @@ class Entry(msgspec.Struct, eq=False):
     epoch: Epoch
     at: float = 0.0
     verdict: Callable[[bytes], None] | None = None
+    stored: bool = False
     single: bool = False
     once: bool = False
     tries: int = 0
     kills: int = 0
-    place: int = Place.WAITING
+    place: int = Place.PARKED
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +86,10 @@ class Limits:
     linger: float
 
 
+ENTRY_OVERHEAD = 512
+"""Bytes of memory that a waiting job costs beside its JSON (measured: 410 to 520 with CPython 3.11)."""
+
+
 class Batcher:
     """The lanes.
 
@@ -93,7 +101,6 @@ class Batcher:
         hot_bytes: their JSON, in bytes.
         max_jobs: of a batch now; the forwarder halves it when upstream runs out of time, and grows it back.
         linger: seconds, `limits.linger` unless the forwarder shortens it.
-        fence: entries with a higher id stay (a barrier for everything waits for those before), None: no fence.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -102,7 +109,6 @@ class Batcher:
         self.linger = limits.linger
         self.jobs = 0
         self.hot_bytes = 0
-        self.fence: int | None = None
         self._pieces: deque[Batch] = deque()
         self._again: deque[Entry] = deque()
         self._urgent: deque[Entry] = deque()
@@ -110,12 +116,18 @@ class Batcher:
         self._gone = 0  # entries in _waiting that are elsewhere by now
         self._asked_to = 0  # no entry up to this id lingers
 
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that the waiting jobs hold, about."""
+        return self.hot_bytes + self.jobs * ENTRY_OVERHEAD
+
     def offer(self, entries: Sequence[Entry], *, linger: bool = True) -> None:
         """Add jobs behind all others; their ids rise. Without linger, they and all before them are due at once."""
         if not entries:
             return
         size = 0
         for entry in entries:
+            entry.place = 0
             entry.epoch.unsent.append(entry)
             size += len(entry.payload)
         self._waiting.extend(entries)
@@ -154,10 +166,18 @@ class Batcher:
                 self.jobs += len(part)
                 self._pieces.appendleft(Batch(part, "asked", single=batch.single, alone=alone))
 
+    def ask(self) -> None:
+        """End the linger of all that waits now."""
+        if self._waiting:
+            self._asked_to = self._waiting[-1].id
+
     def drop(self, entry: Entry) -> bool:
         """Take a job out that was not sent; False when it is on its way already."""
         if entry.place >= Place.SENT:
             return False
+        if entry.place == Place.PARKED:
+            entry.place = Place.DROPPED
+            return True
         if entry.place == Place.WAITING:
             entry.epoch.unsent.remove(entry)
             self._gone += 1
@@ -206,14 +226,12 @@ class Batcher:
         self.jobs += len(entries)
 
     def _first_waiting(self) -> Entry | None:
-        """The head of the waiting lane, None when there is none or it is behind the fence."""
+        """The head of the waiting lane."""
         waiting = self._waiting
         while waiting and waiting[0].place != Place.WAITING:
             waiting.popleft()
             self._gone -= 1
-        if not waiting or (self.fence is not None and waiting[0].id > self.fence):
-            return None
-        return waiting[0]
+        return waiting[0] if waiting else None
 
     def _take_piece(self) -> Batch:
         batch = self._pieces.popleft()

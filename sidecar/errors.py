@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure of ours
+class Refusal(Exception):
     """A command or a job that is answered with an error.
 
     Mapped once per edge: `-CODE message` on the Faktory Work Protocol, a problem document over HTTP.

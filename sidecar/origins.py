@@ -1,8 +1,8 @@
 """Whose jobs they are, and when all of them are settled: the bookkeeping behind barriers.
 
 An `Origin` is an order domain: one producer connection, one worker (`wid`), one HTTP request. Its jobs belong to its
-present `Epoch`. A barrier closes that epoch: later jobs go to the next one, and the barrier passes when the closed epoch
-and all before it have no unsettled job left. So a job costs one addition and one subtraction, however many jobs wait.
+present `Epoch`. A barrier closes that epoch: later jobs go to the next one, and the barrier passes when the closed
+epoch and all before it have no unsettled job left. So a job costs one addition and one subtraction, however many wait.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Origin:
         numbers: gives each epoch its number, unique in this run.
     """
 
-    __slots__ = ("_numbers", "epoch")
+    __slots__ = ("__weakref__", "_numbers", "epoch")
 
     def __init__(self, numbers: Iterator[int]) -> None:
         self._numbers = numbers
@@ -121,13 +121,3 @@ class Origin:
             return epoch
         self.epoch = Epoch(next(self._numbers), previous=epoch)
         return epoch
-
-    def unfinished(self) -> Iterator[Epoch]:
-        """The epochs that a barrier now would wait for, oldest first."""
-        chain: list[Epoch] = []
-        epoch: Epoch | None = self.epoch
-        while epoch is not None:
-            if epoch.unsettled:
-                chain.append(epoch)
-            epoch = epoch.previous
-        return reversed(chain)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from sidecar.config import UpstreamAddress
+from sidecar.config import UpstreamAddress, upstream_context
 from sidecar.protocol.handshake import Greeting, hello_line
 from sidecar.protocol.replies import OK, ProtocolError, ReplyReader, error_text
 
@@ -64,12 +64,12 @@ class Dialer:
         address: where upstream is.
 
     Raises:
-        DialError: the CA, certificate or key file can't be used.
+        ValueError: the CA, certificate or key file can't be used.
     """
 
     def __init__(self, address: UpstreamAddress) -> None:
         self.address = address
-        self._tls = _tls_context(address) if address.tls else None
+        self._tls = upstream_context(address) if address.tls else None
 
     @property
     def password(self) -> str | None:
@@ -128,16 +128,6 @@ class Dialer:
             await trio.aclose_forcefully(stream)
             raise
         return stream
-
-
-def _tls_context(address: UpstreamAddress) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=address.cafile)
-        if address.certfile is not None:
-            context.load_cert_chain(address.certfile, address.keyfile)
-    except (OSError, ssl.SSLError) as error:
-        raise DialError("tls", f"cannot use the TLS files for upstream: {error}") from error
-    return context
 
 
 def _tune(tcp: trio.SocketStream) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from sidecar.logs import get_logger
 from sidecar.protocol.replies import ProtocolError, bulk_body, error_text
 from sidecar.upstream.dial import Connected, Dialer, DialError
 from sidecar.upstream.pipe import Pipe, PipeLost
@@ -26,8 +25,6 @@ STABLE_AFTER = 5.0
 """Seconds that a connection must stand before the backoff starts from its first step again."""
 PROBE_EVERY = 15.0
 """Seconds of silence after which the link is probed, so that a dead one is found before a producer's job is on it."""
-
-log = get_logger()
 
 
 class Link:
@@ -49,7 +46,8 @@ class Link:
         """Upstream's version, as its INFO tells it; empty before the first answer."""
         self.down_reason: str | None = "not connected yet"
         """Why there is no connection, None while there is one."""
-        self.up_since = 0.0
+        self.retry_in = 0.0
+        """Seconds until the next try, while there is no connection."""
         self.connects = 0
         """Connections made so far; all but the first are reconnects."""
         self._farewell: str | None = None
@@ -72,8 +70,8 @@ class Link:
             delay = BACKOFF_FIRST if stood >= STABLE_AFTER else min(max(delay * 2, BACKOFF_FIRST), BACKOFF_MAX)
             delay *= self._jitter.uniform(0.75, 1.25)
             self.down_reason = reason
+            self.retry_in = delay
             self._changed()
-            log.debug("link_waits", message=f"Next try in {delay:.1f} s", reason=reason)
 
     async def _one_connection(self) -> str:
         """Dial and carry one connection to its end; returns why it ended."""
@@ -110,7 +108,6 @@ class Link:
             self.pipe = pipe
             self.down_reason = None
             self.connects += 1
-            self.up_since = trio.current_time()
             self._changed()
 
         pipe.send(b"INFO\r\n", answered)

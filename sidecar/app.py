@@ -1,0 +1,247 @@
+"""Wiring, start and stop.
+
+The order of shutdown is the nesting of the nurseries: edges first, then what forwards, the journal last, so that a job
+that an edge took finds everything below it still there.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+import trio
+
+from sidecar.batching import Batcher, Limits
+from sidecar.cli.banner import banner
+from sidecar.config import Ack, Settings, listen_context
+from sidecar.deadlines import Deadlines
+from sidecar.errors import StartError
+from sidecar.forwarder import Forwarder
+from sidecar.intake import Intake
+from sidecar.journal import Journal
+from sidecar.journal.schema import DB_NAME
+from sidecar.linkreport import LinkReport
+from sidecar.logs import FloodLog, FlushLog, get_logger
+from sidecar.metrics import Counts
+from sidecar.producers import Listener
+from sidecar.producers.connection import Services
+from sidecar.stopping import Drain, asked_to_stop, last_words
+from sidecar.upstream.dial import Dialer
+from sidecar.upstream.link import Link
+from sidecar.upstream.side import SideConnection
+
+CONFIRMED_LINGER = 0.1
+"""Of the link's round trip: how long a confirmed job may wait for company."""
+TIMER_STEP = 0.001
+"""Seconds: the kernel's poll rounds shorter waits up to this, so a shorter linger is none: a turn of the event loop."""
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What `serve` reports: the addresses that were bound, `127.0.0.1:7419`."""
+
+    addresses: list[str]
+    http_addresses: list[str]
+
+
+class Sidecar:
+    """All parts of one sidecar, connected.
+
+    Args:
+        journal: open, or None where nothing is stored and nothing is left from before.
+    """
+
+    def __init__(self, settings: Settings, journal: Journal | None) -> None:
+        self.settings = settings
+        self.journal = journal
+        self.counts = Counts()
+        self.floods = FloodLog(log)
+        self.flush_log = FlushLog(log)
+        self.deadlines = Deadlines()
+        self.dialer = Dialer(settings.upstream)
+        self.mode = settings.ack if settings.auto_batch else Ack.UPSTREAM
+        limits = Limits(settings.batch_max_size, settings.batch_max_bytes, settings.batch_max_delay)
+        self.batcher = Batcher(limits)
+        self.link = Link(self.dialer, self._link_changed)
+        self.forwarder = Forwarder(
+            self.batcher,
+            self.link,
+            journal,
+            depth=settings.pipeline_depth,
+            room=settings.memory_max_bytes // 2,
+            counts=self.counts,
+            flush_log=self.flush_log,
+        )
+        self.report = LinkReport(self.link, self.forwarder, self.counts, self.floods, self.mode)
+        self.side = SideConnection(self.dialer)
+        self.intake = Intake(
+            self.forwarder,
+            self.link,
+            journal,
+            self.deadlines,
+            mode=self.mode,
+            legacy=not settings.auto_batch,
+            memory_max=settings.memory_max_bytes,
+            counts=self.counts,
+        )
+        self.drain = Drain(
+            settings, self.intake, self.link, self.counts, self.forwarder.hurry, stored=self.mode is Ack.DISK
+        )
+
+    def services(self) -> Services:
+        """What local connections work with."""
+        password = self.settings.listen_password
+        return Services(
+            intake=self.intake,
+            forwarder=self.forwarder,
+            side=self.side,
+            dialer=self.dialer,
+            deadlines=self.deadlines,
+            counts=self.counts,
+            floods=self.floods,
+            password=password.reveal() if password is not None else None,
+            openings=WeakValueDictionary(),
+        )
+
+    def _link_changed(self) -> None:
+        if self.mode is Ack.UPSTREAM and self.link.pipe is not None:
+            linger = min(self.settings.batch_max_delay, self.link.round_trip * CONFIRMED_LINGER)
+            self.batcher.linger = linger if linger >= TIMER_STEP else 0.0
+        self.forwarder.link_changed()
+        self.report.changed()
+
+    async def summarise(self) -> None:
+        """Write the summaries of floods when their time has come."""
+        while True:
+            await trio.sleep(1.0)
+            self.floods.tick(trio.current_time())
+
+    def end_logs(self) -> None:
+        """Write what is still summed up."""
+        self.flush_log.tick(math.inf)
+        self.floods.tick(math.inf)
+
+
+async def serve(
+    settings: Settings,
+    *,
+    stop: trio.Event | None = None,
+    task_status: trio.TaskStatus[Started] = trio.TASK_STATUS_IGNORED,
+) -> int:
+    """Run a sidecar until it is asked to stop and has drained.
+
+    Args:
+        stop: asks for the stop; without it SIGTERM and SIGINT do, and a second one stops at once.
+
+    Returns:
+        the process's exit code.
+
+    Raises:
+        StartError: it can't start, with one clear line.
+    """
+    journal = await _open_journal(settings)
+    sidecar = Sidecar(settings, journal)
+    listener = Listener(settings.listen, sidecar.services(), tls=_listen_tls(settings))
+    receiver = trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) if stop is None else nullcontext(_no_signals())
+    with receiver as signals:
+        async with _storing(journal), trio.open_nursery() as forwarding:
+            forwarding.start_soon(sidecar.deadlines.run)
+            forwarding.start_soon(sidecar.forwarder.run)
+            forwarding.start_soon(sidecar.side.run)
+            forwarding.start_soon(sidecar.summarise)
+            async with trio.open_nursery() as edges:
+                edges.start_soon(listener.run)
+                http = await _start_http(sidecar, edges)
+                _say(sidecar, listener.addresses, http)
+                forwarding.start_soon(sidecar.link.run)
+                task_status.started(Started(listener.addresses, http))
+                await asked_to_stop(stop, signals)
+                await _drain_or_signal(sidecar, signals)
+                edges.cancel_scope.cancel()
+            forwarding.cancel_scope.cancel()
+    sidecar.end_logs()
+    waiting = journal.waiting if journal is not None else 0
+    last_words(waiting, sidecar.intake.owed if sidecar.mode is Ack.MEMORY else 0)
+    return 0
+
+
+async def _drain_or_signal(sidecar: Sidecar, signals: AsyncIterator[int]) -> None:
+    """Drain; another signal ends it."""
+    async with trio.open_nursery() as nursery:
+
+        async def second_signal() -> None:
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+                return
+
+        nursery.start_soon(second_signal)
+        await sidecar.drain.run()
+        nursery.cancel_scope.cancel()
+
+
+async def _no_signals() -> AsyncIterator[int]:
+    await trio.sleep_forever()
+    yield 0  # pragma: no cover - it sleeps for ever
+
+
+@asynccontextmanager
+async def _storing(journal: Journal | None) -> AsyncIterator[None]:
+    """Keep the journal's writer running around everything that uses it."""
+    if journal is None:
+        yield
+        return
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def _open_journal(settings: Settings) -> Journal | None:
+    """The journal, where this mode stores jobs or an earlier one has left some."""
+    mode = settings.ack if settings.auto_batch else Ack.UPSTREAM
+    if mode is not Ack.DISK and not (settings.journal_dir / DB_NAME).exists():
+        return None
+    return await trio.to_thread.run_sync(
+        lambda: Journal.open(
+            settings.journal_dir,
+            upstream=settings.upstream.identity,
+            max_bytes=settings.journal_max_bytes,
+            adopt=settings.adopt_journal,
+        )
+    )
+
+
+async def _start_http(sidecar: Sidecar, nursery: trio.Nursery) -> list[str]:
+    """Start the HTTP edge where it is on; returns what was bound."""
+    if not sidecar.settings.http_listen:
+        return []
+    from sidecar.web.app import serve_http  # slow to import, and not needed where HTTP is off
+
+    bound: list[tuple[str, int]] = await nursery.start(serve_http, sidecar.settings, sidecar.intake)
+    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in bound]
+
+
+def _listen_tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.listen_tls_cert is None:
+        return None
+    try:
+        return listen_context(settings.listen_tls_cert, settings.listen_tls_key)
+    except ValueError as error:
+        raise StartError(f"SIDECAR_LISTEN_TLS_CERT: {error}", exit_code=2) from error
+
+
+def _say(sidecar: Sidecar, addresses: list[str], http_addresses: list[str]) -> None:
+    """The start's records, in the words of the guide where it has them."""
+    waiting = sidecar.journal.waiting if sidecar.journal is not None else 0
+    for address in addresses:
+        log.debug("listening", message=f"Listening on {address}", address=address)
+    for line in banner(sidecar.settings, addresses=addresses, http_addresses=http_addresses, waiting=waiting):
+        (log.warning if line.level == "warning" else log.info)(line.event, message=line.message)
+    log.info("flusher_started", message="Started batch flusher background task")

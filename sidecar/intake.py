@@ -1,0 +1,312 @@
+"""Decides a job's lane, stores it, acknowledges it. Shared by the edges.
+
+Lanes: an acknowledged job is *coalesced* (in `disk` mode when its commit is on disk, in `memory` mode at once); a
+*confirmed* one is acknowledged by upstream's verdict: every job in `upstream` and legacy mode, and in any mode the jobs
+that only upstream can judge. Whether a job belongs here at all is decided before, by `protocol.jobs.examine`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from weakref import WeakValueDictionary
+
+import trio
+
+from sidecar.batching import Entry
+from sidecar.config import Ack
+from sidecar.deadlines import Deadlines
+from sidecar.errors import Refusal
+from sidecar.forwarder import Forwarder
+from sidecar.journal import Journal
+from sidecar.metrics import Counts
+from sidecar.origins import Epoch, Origin
+from sidecar.protocol.jobs import Job
+from sidecar.protocol.replies import OK, error_text
+from sidecar.upstream.link import Link
+
+FULL_WAIT = 1.0
+"""Seconds that a job waits for room before it is refused: enough for a burst, well within every client's patience."""
+
+Verdicts = list[bytes] | Refusal | None
+"""What became of some jobs: None, all were accepted; a refusal, none was taken; else the raw reply of each."""
+
+Done = Callable[[Verdicts], None]
+
+SLOW_COMMIT = Refusal(
+    "in doubt: the journal's disk did not answer in time; the job may have been stored and may be enqueued", retry=True
+)
+IN_DOUBT = Refusal("in doubt: Faktory did not answer in time; the job may have been enqueued")
+
+
+class Intake:
+    """Takes jobs.
+
+    Args:
+        mode: what `+OK` means.
+        legacy: each job travels as its own `PUSH` at once, and its reply is upstream's.
+        memory_max: bytes of memory for jobs that are nowhere else.
+    """
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        link: Link,
+        journal: Journal | None,
+        deadlines: Deadlines,
+        *,
+        mode: Ack,
+        legacy: bool,
+        memory_max: int,
+        counts: Counts,
+    ) -> None:
+        self._forwarder = forwarder
+        self._link = link
+        self._journal = journal
+        self._deadlines = deadlines
+        self.mode = mode
+        self.legacy = legacy
+        self._memory_max = memory_max
+        self._counts = counts
+        self._storing = journal if mode is Ack.DISK else None
+        self._confirming = mode is Ack.UPSTREAM
+        self._last_id = journal.last_id if journal is not None else 0
+        self._uncommitted = 0
+        self._numbers = itertools.count(time.time_ns() // 1000)
+        self._workers: WeakValueDictionary[str, Origin] = WeakValueDictionary()
+
+    def origin(self, wid: str = "") -> Origin:
+        """An order domain of its own, or the one that all connections of a worker share."""
+        if not wid:
+            return Origin(self._numbers)
+        origin = self._workers.get(wid)
+        if origin is None:
+            origin = self._workers[wid] = Origin(self._numbers)
+        return origin
+
+    @property
+    def owed(self) -> int:
+        """Jobs that were taken and are not settled, those under way to the disk included."""
+        return self._forwarder.unsettled + self._uncommitted
+
+    def refusal_reason(self) -> str | None:
+        """Why jobs are not accepted right now; None: they are."""
+        if self._storing is not None and (fault := self._storing.fault) is not None:
+            return fault
+        held = self._forwarder.unstored_memory
+        if held < self._memory_max:
+            return None
+        return f"memory full: {held >> 20:,} MiB of jobs wait for Faktory; the bound is SIDECAR_MEMORY_MAX_BYTES"
+
+    async def wait_for_room(self) -> None:
+        """Give a full store up to a second to have room again: backpressure before refusal."""
+        with trio.move_on_after(FULL_WAIT):
+            while self.refusal_reason() is not None:  # noqa: ASYNC110 - a disk tells nobody that it has room again
+                await trio.sleep(0.05)
+
+    def submit(
+        self, jobs: Sequence[Job], origin: Origin, done: Done, *, linger: bool = True, edge: str = "fwp"
+    ) -> None:
+        """Take jobs of one origin, all of one kind (`confirmed` or not); `done` is called once with their verdicts."""
+        reason = self.refusal_reason()
+        if reason is not None:
+            self._counts.refuse("full", len(jobs))
+            done(Refusal(f"not sent: {reason}", retry=True))
+        elif self._confirming or jobs[0].confirmed:
+            self._counts.take(edge, "confirmed", len(jobs))
+            self._confirm(jobs, origin, done, linger=linger)
+        elif self._storing is not None:
+            self._counts.take(edge, "coalesced", len(jobs))
+            _Append(self, self._storing, jobs, origin.epoch, done, linger)
+        else:
+            self._counts.take(edge, "coalesced", len(jobs))
+            epoch = origin.epoch
+            epoch.unsettled += len(jobs)
+            self._forwarder.offer(self._entries(jobs, epoch), linger=linger)
+            done(None)
+
+    async def take(self, jobs: Sequence[Job], origin: Origin, *, linger: bool = True) -> list[Refusal | None]:
+        """As `submit`, for one who waits; jobs of both kinds may be mixed.
+
+        Returns:
+            one entry a job: None where it was accepted, else why not.
+
+        Raises:
+            Refusal: none was taken.
+        """
+        if self.refusal_reason() is not None:
+            await self.wait_for_room()
+        outcome: list[Refusal | None] = [None] * len(jobs)
+        groups = [[i for i, job in enumerate(jobs) if job.confirmed is kind] for kind in (False, True)]
+        waits = [self._taking([jobs[i] for i in group], origin, linger) for group in groups if group]
+        refused: list[Refusal] = []
+        for group, (finished, verdicts) in zip([group for group in groups if group], waits, strict=True):
+            await finished.wait()
+            verdict = verdicts[0]
+            if isinstance(verdict, Refusal):
+                refused.append(verdict)
+            for place, i in enumerate(group):
+                outcome[i] = verdict if isinstance(verdict, Refusal) else _as_refusal(verdict, place)
+        if len(refused) == len(waits):
+            raise refused[0]
+        return outcome
+
+    def _taking(self, jobs: list[Job], origin: Origin, linger: bool) -> tuple[trio.Event, list[Verdicts]]:
+        finished, verdicts = trio.Event(), list[Verdicts]()
+
+        def done(verdict: Verdicts) -> None:
+            verdicts.append(verdict)
+            finished.set()
+
+        self.submit(jobs, origin, done, linger=linger, edge="http")
+        return finished, verdicts
+
+    def _entries(self, jobs: Sequence[Job], epoch: Epoch) -> list[Entry]:
+        now = trio.current_time()
+        first = self._last_id + 1
+        self._last_id += len(jobs)
+        return [Entry(first + i, job.payload, job.jid, epoch, now) for i, job in enumerate(jobs)]
+
+    def _confirm(self, jobs: Sequence[Job], origin: Origin, done: Done, *, linger: bool) -> None:
+        epoch = origin.epoch
+        ticket = Ticket(self, done, self._entries(jobs, epoch))
+        for entry, job in zip(ticket.entries, jobs, strict=True):
+            entry.once = job.confirmed
+            entry.single = job.confirmed or (self.legacy and linger)
+        self._deadlines.add(ticket)
+        if jobs[0].confirmed and not self._confirming:
+            self._after_earlier(ticket, origin)
+        else:
+            epoch.unsettled += len(jobs)
+            self._forwarder.offer(ticket.entries, linger=linger and not self.legacy)
+
+    def _after_earlier(self, ticket: Ticket, origin: Origin) -> None:
+        """A job with a verdict among acknowledged ones: it leaves when those of its origin are upstream."""
+        before = origin.close_epoch()
+
+        def go() -> None:
+            waiting = [entry for entry in ticket.entries if not ticket.answered]
+            if waiting:
+                epoch = origin.epoch
+                epoch.unsettled += len(waiting)
+                for entry in waiting:
+                    entry.epoch = epoch
+                ticket.offered = True
+                self._forwarder.offer_urgent(waiting)
+
+        ticket.offered = before.passed
+        before.wait(go)
+        if not before.passed:
+            self._forwarder.promote(before)
+
+    def why_not_sent(self) -> Refusal:
+        """What a producer is told whose job could not be sent in time."""
+        reason = self._link.down_reason
+        why = f"Faktory can't be reached ({reason})" if reason is not None else "Faktory is too slow"
+        return Refusal(f"not sent: {why}", retry=True)
+
+    def drop(self, entry: Entry) -> bool:
+        """Take a job back; False when it is on its way."""
+        return self._forwarder.drop(entry)
+
+    def refuse(self, reason: str) -> None:
+        """Count a refusal of ours."""
+        self._counts.refuse(reason)
+
+
+class _Append:
+    """Jobs on their way to the disk; offered to the forwarder when they are there."""
+
+    __slots__ = ("answered", "done", "epoch", "first", "intake", "jobs", "linger")
+
+    def __init__(
+        self, intake: Intake, journal: Journal, jobs: Sequence[Job], epoch: Epoch, done: Done, linger: bool
+    ) -> None:
+        self.intake, self.jobs, self.epoch, self.done, self.linger = intake, jobs, epoch, done, linger
+        self.answered = False
+        epoch.unsettled += len(jobs)
+        intake._uncommitted += len(jobs)
+        self.first = journal.append([job.payload for job in jobs], epoch.number, self.committed)
+        intake._deadlines.add(self)
+
+    def committed(self, refusal: Refusal | None) -> None:
+        """The journal has them on disk, or hasn't."""
+        jobs, epoch, intake = self.jobs, self.epoch, self.intake
+        intake._uncommitted -= len(jobs)
+        if refusal is None:
+            now = trio.current_time()
+            first = self.first
+            if len(jobs) == 1:
+                entries = [Entry(first, jobs[0].payload, jobs[0].jid, epoch, now, stored=True)]
+            else:
+                entries = [
+                    Entry(first + i, job.payload, job.jid, epoch, now, stored=True) for i, job in enumerate(jobs)
+                ]
+            intake._forwarder.offer(entries, linger=self.linger)
+        else:
+            intake.refuse("journal")
+            epoch.settle(len(jobs))
+        if not self.answered:
+            self.answered = True
+            self.done(refusal)
+
+    def expire(self) -> None:
+        """The disk takes longer than a producer waits."""
+        self.answered = True
+        self.intake.refuse("slow_disk")
+        self.done(SLOW_COMMIT)
+
+
+class Ticket:
+    """Jobs whose producer waits for upstream's verdict on each."""
+
+    __slots__ = ("_done", "_intake", "_open", "_replies", "answered", "entries", "offered")
+
+    def __init__(self, intake: Intake, done: Done, entries: list[Entry]) -> None:
+        self._intake = intake
+        self._done = done
+        self._replies = [b""] * len(entries)
+        self._open = len(entries)
+        self.entries = entries
+        self.answered = False
+        self.offered = True
+        for i, entry in enumerate(entries):
+            entry.verdict = partial(self._settle, i)
+
+    def _settle(self, place: int, reply: bytes) -> None:
+        if self.answered:
+            return
+        self._replies[place] = reply
+        self._open -= 1
+        if not self._open:
+            self._answer()
+
+    def _answer(self) -> None:
+        self.answered = True
+        self._done(None if all(reply == OK for reply in self._replies) else self._replies)
+
+    def expire(self) -> None:
+        """The time is over: what is not sent is taken back, what is sent is in doubt."""
+        not_sent = self._intake.why_not_sent()
+        self.answered = True
+        all_back = True
+        for i, entry in enumerate(self.entries):
+            if self._replies[i]:
+                all_back = False
+            elif not self.offered or self._intake.drop(entry):
+                self._replies[i] = not_sent.line()
+            else:
+                all_back = False
+                self._replies[i] = IN_DOUBT.line()
+        self._intake.refuse("not_sent" if all_back else "in_doubt")
+        self._done(not_sent if all_back else self._replies)
+
+
+def _as_refusal(verdict: list[bytes] | None, place: int) -> Refusal | None:
+    """The verdict on one job, from its raw reply."""
+    if verdict is None or verdict[place] == OK:
+        return None
+    code, _, message = (error_text(verdict[place]) or repr(verdict[place])).partition(" ")
+    return Refusal(message, code=code)

@@ -1,0 +1,337 @@
+"""The Faktory Work Protocol with one local client."""
+
+from __future__ import annotations
+
+import enum
+import secrets
+import time
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+import msgspec
+import trio
+
+from sidecar.deadlines import Deadlines
+from sidecar.errors import Refusal
+from sidecar.forwarder import Forwarder
+from sidecar.intake import Intake, Verdicts
+from sidecar.logs import FloodLog
+from sidecar.metrics import Counts
+from sidecar.origins import Origin
+from sidecar.producers.channel import Channel
+from sidecar.producers.passing import PassedCommand, Way
+from sidecar.producers.replies import ReplyQueue
+from sidecar.protocol.handshake import Greeting, Hello
+from sidecar.protocol.jobs import Job, examine, examine_array, stamp
+from sidecar.protocol.lines import LineReader, LineTooLong
+from sidecar.protocol.replies import OK, ProtocolError, bulk, error_text
+from sidecar.tunnel import Tunnel, open_tunnel
+from sidecar.upstream.dial import Dialer, DialError
+from sidecar.upstream.side import SideConnection
+
+HANDSHAKE_WITHIN = 2.0
+"""Seconds for a client's HELLO, as Faktory has it."""
+HASH_ROUNDS = 1_000
+"""Password hash iterations asked of local clients: 0.3 ms of Python a connection. Faktory asks for 4,000 to 8,095."""
+MAX_OWED = 10_000
+"""Commands that a pipelining client may have unanswered before it isn't read from."""
+MAX_UNSENT = 1 << 20
+"""Bytes of replies that a client may leave unread before it isn't read from."""
+
+EMPTY_MAP = bulk(b"{}")
+
+
+class Next(enum.Enum):
+    """What follows after some commands."""
+
+    GO = "go on reading"
+    END = "the client said good-bye"
+    TUNNEL = "it wants jobs: it needs an upstream connection of its own"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every connection works with."""
+
+    intake: Intake
+    forwarder: Forwarder
+    side: SideConnection
+    dialer: Dialer
+    deadlines: Deadlines
+    counts: Counts
+    floods: FloodLog
+    password: str | None
+    openings: WeakValueDictionary[str, trio.Lock]
+    """One lock a worker: its connections are opened upstream in the order of their HELLOs."""
+
+
+class Connection:
+    """One client, from its greeting to its end.
+
+    Args:
+        channel: its bytes.
+        peer: its address, for the log.
+    """
+
+    def __init__(self, channel: Channel, services: Services, peer: str) -> None:
+        self._channel = channel
+        self._services = services
+        self._peer = peer
+        self._lines = LineReader()
+        self._early: list[bytes] = []
+        self._replies = ReplyQueue(channel)
+        self._origin: Origin = services.intake.origin()
+        self._way: Way = services.side
+        self._hello = Hello({})
+        self._tunnel: Tunnel | None = None
+        self._passed = 0  # commands on their way to upstream, unanswered
+
+    async def run(self) -> None:
+        """Serve the client until one side ends the connection."""
+        accepted = False
+        with trio.move_on_after(HANDSHAKE_WITHIN):
+            accepted = await self._shake_hands()
+        if not accepted:
+            return
+        if self._hello.wid:
+            self._origin = self._services.intake.origin(self._hello.wid)
+            if not await self._open_tunnel():
+                return
+        self._channel.write(OK)
+        if self._tunnel is None:
+            await self._serve_producer()
+        if self._tunnel is not None:
+            await self._serve_consumer(self._tunnel)
+
+    # Handshake -----------------------------------------------------------------------------------------------------
+
+    async def _shake_hands(self) -> bool:
+        """Greet and check the client; True when it may go on."""
+        password = self._services.password
+        greeting = Greeting(2)
+        if password is not None:
+            greeting = Greeting(2, salt=secrets.token_hex(8), iterations=HASH_ROUNDS)
+        self._channel.write(greeting.encode())
+        line = await self._first_line()
+        if line is None:
+            return False
+        try:
+            self._hello = Hello.parse(line)
+        except ProtocolError as error:
+            self._report_stranger(line, str(error))
+            return False
+        if password is not None and not self._hello.accepts(password, greeting):
+            self._channel.write(Refusal("Invalid password").line())
+            self._services.floods.warning(
+                trio.current_time(), "wrong_password", message="A local client sent a wrong password", key=self._peer
+            )
+            return False
+        return True
+
+    async def _first_line(self) -> bytes | None:
+        """The client's first line; None when it left, or didn't come to an end."""
+        while not self._early:
+            data = await self._channel.receive()
+            if not data:
+                return None
+            if data.startswith(b"\x16\x03") and not self._lines.pending:
+                self._report_stranger(data[:3], "")
+                return None
+            try:
+                self._early = self._lines.feed(data)
+            except LineTooLong:
+                return None
+        return self._early.pop(0)
+
+    def _report_stranger(self, line: bytes, why: str) -> None:
+        """One clear record for a client that speaks something else."""
+        if line.startswith(b"\x16\x03"):
+            what = (
+                "A client speaks TLS, this endpoint doesn't: use tcp:// in its FAKTORY_URL, or SIDECAR_LISTEN_TLS_CERT"
+            )
+        elif line.split(b" ", 1)[0] in {b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH"}:
+            what = "A client speaks HTTP, this is the Faktory endpoint: HTTP is at SIDECAR_HTTP_LISTEN"
+        else:
+            what = f"A client's greeting is not understood: {why}"
+        self._services.floods.warning(trio.current_time(), "stranger", message=what, key=self._peer)
+
+    # Roles ---------------------------------------------------------------------------------------------------------
+
+    async def _serve_producer(self) -> None:
+        """Serve a client that pushes; it becomes a consumer by its first FETCH."""
+        self._services.counts.producers += 1
+        try:
+            next_step = await self._commands()
+        finally:
+            self._services.counts.producers -= 1
+        if next_step is Next.TUNNEL:
+            await self._replies.at_most(0)
+            await self._open_tunnel()
+
+    async def _serve_consumer(self, tunnel: Tunnel) -> None:
+        """Serve a client beside its upstream connection, until either ends."""
+
+        async def until_upstream_ends() -> None:
+            await tunnel.run()
+            nursery.cancel_scope.cancel()
+
+        self._services.counts.consumers += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(until_upstream_ends)
+                await self._commands()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._services.counts.consumers -= 1
+
+    async def _open_tunnel(self) -> bool:
+        """Open the upstream connection for this client's HELLO; where that fails the client is told."""
+        lock = self._services.openings.setdefault(self._hello.wid, trio.Lock())
+        try:
+            async with lock:
+                self._tunnel = await open_tunnel(self._services.dialer, self._hello, self._channel.write)
+        except DialError as error:
+            self._channel.write(Refusal(f"Faktory can't be reached ({error.phase}: {error.detail})").line())
+        except trio.TooSlowError:
+            self._channel.write(Refusal("Faktory can't be reached (no answer in time)").line())
+        if self._tunnel is None:
+            await self._channel.flushed()
+            return False
+        self._way = self._tunnel
+        return True
+
+    # Commands ------------------------------------------------------------------------------------------------------
+
+    async def _commands(self) -> Next:
+        """Take commands until END, the peer's end, or a line without end; then answer what is owed."""
+        lines, self._early = self._early, []
+        while True:
+            if lines:
+                next_step = await self._take(lines)
+                if next_step is Next.TUNNEL:
+                    return next_step
+                if next_step is Next.END:
+                    break
+                if self._replies.owed > MAX_OWED:
+                    await self._replies.at_most(MAX_OWED // 2)
+                if self._channel.unsent > MAX_UNSENT:
+                    await self._channel.flushed()
+            data = await self._channel.receive()
+            if not data:
+                break
+            try:
+                lines = self._lines.feed(data)
+            except LineTooLong as error:
+                await self._refuse_line(error)
+                break
+        await self._replies.at_most(0)
+        if self._tunnel is not None:
+            self._tunnel.end()
+        await self._channel.flushed()
+        return Next.END
+
+    async def _refuse_line(self, error: LineTooLong) -> None:
+        """Carry out what came before a line that is too long, and refuse it."""
+        if await self._take(error.complete) is Next.GO:
+            self._services.intake.refuse("line_too_long")
+            self._replies.slot().fill(Refusal(f"line too long: {error}").line())
+
+    async def _take(self, lines: list[bytes]) -> Next:
+        """Carry out complete lines in their order, as far as they go."""
+        now = stamp(time.time())
+        run: list[Job] = []  # certain jobs pushed one after the other: they share a commit and a slot
+        for index, line in enumerate(lines):
+            if line.startswith(b"PUSH ") and (job := examine(line[5:], now)) is not None:
+                if run and run[0].confirmed is not job.confirmed:
+                    await self._push(run)
+                    run = []
+                run.append(job)
+                continue
+            if run:
+                await self._push(run)
+                run = []
+            verb = line.split(b" ", 1)[0]
+            if verb == b"PUSHB" and (jobs := self._certain(line, now)):
+                await self._push(jobs, bulk=True)
+            elif verb == b"END":
+                return Next.END
+            elif verb == b"FETCH" and self._tunnel is None:
+                self._early = lines[index:]
+                return Next.TUNNEL
+            else:
+                self._pass(line, verb)
+        if run:
+            await self._push(run)
+        return Next.GO
+
+    def _certain(self, line: bytes, now: bytes) -> list[Job] | None:
+        """The jobs of a PUSHB when all of them are certain and none wants a verdict of its own."""
+        jobs = examine_array(line[6:], now)
+        if jobs and any(job.confirmed for job in jobs):
+            return None
+        return jobs
+
+    async def _push(self, jobs: list[Job], *, bulk: bool = False) -> None:
+        """Hand jobs to the intake, behind the commands that were passed before."""
+        if self._passed:
+            await self._replies.at_most(0)
+        intake = self._services.intake
+        if intake.refusal_reason() is not None:
+            await intake.wait_for_room()
+        if bulk:
+            slot = self._replies.slot()
+            intake.submit(jobs, self._origin, lambda verdicts: slot.fill(_map_reply(jobs, verdicts)), linger=False)
+            return
+        slot = self._replies.slot(len(jobs))
+
+        def done(verdicts: Verdicts) -> None:
+            if verdicts is None:
+                slot.fill(OK if len(jobs) == 1 else OK * len(jobs))
+            elif isinstance(verdicts, Refusal):
+                slot.fill(verdicts.line() * len(jobs))
+            else:
+                slot.fill(b"".join(verdicts))
+
+        intake.submit(jobs, self._origin, done)
+
+    def _pass(self, line: bytes, verb: bytes) -> None:
+        """Send a command to upstream as it is."""
+        services = self._services
+        slot = self._replies.slot()
+        waits = verb != b"FETCH"
+        self._passed += 1
+        services.counts.passing += waits
+
+        def answer(reply: bytes) -> None:
+            self._passed -= 1
+            services.counts.passing -= waits
+            slot.fill(reply)
+
+        command = PassedCommand(
+            line, answer, self._way, intake=services.intake, forwarder=services.forwarder, deadlines=services.deadlines
+        )
+        if not waits:
+            # A job may come with the late reply: a client that sees the connection end knows that it has none.
+            command.too_late = self._channel.close
+        services.counts.take("fwp", "passed", 1)
+        command.start(verb, self._origin)
+
+
+def _map_reply(jobs: list[Job], verdicts: Verdicts) -> bytes:
+    """The reply to a PUSHB: a map from the refused jobs to their error texts, as Faktory writes it."""
+    if verdicts is None:
+        return EMPTY_MAP
+    if isinstance(verdicts, Refusal):
+        return verdicts.line()
+    refused: dict[str, str] = {}
+    for job, reply in zip(jobs, verdicts, strict=True):
+        if reply != OK:
+            refused[job.jid] = (error_text(reply) or "").removeprefix("ERR ")
+    body = msgspec.json.encode(refused, order="sorted")
+    for sign, escaped in _GO_ESCAPES:
+        body = body.replace(sign, escaped)
+    return bulk(body)
+
+
+_GO_ESCAPES = ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026"))
+"""What Go's encoder escapes in strings beside the usual."""

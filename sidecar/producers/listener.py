@@ -1,0 +1,150 @@
+"""Accepts local connections."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from collections.abc import Sequence
+
+import trio
+
+from sidecar.config import Bind, host_port
+from sidecar.errors import StartError
+from sidecar.logs import get_logger
+from sidecar.producers.channel import Channel, PlainChannel, TlsChannel
+from sidecar.producers.connection import HANDSHAKE_WITHIN, Connection, Services
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted: clients dial with a limit of 1 s, in bursts."""
+OUT_OF_FILES_PAUSE = 0.1
+"""Seconds without accepting after the process ran out of file descriptors."""
+
+log = get_logger()
+
+Endpoint = socket.socket
+"""A listening socket."""
+
+
+class Listener:
+    """The local Faktory endpoint.
+
+    Args:
+        binds: where to listen.
+        tls: for the local endpoint, None for plain TCP.
+
+    Raises:
+        StartError: an address can't be bound.
+    """
+
+    def __init__(self, binds: Sequence[Bind], services: Services, *, tls: ssl.SSLContext | None) -> None:
+        self._services = services
+        self._tls = tls
+        self._sockets = open_listeners(binds, "SIDECAR_LISTEN")
+
+    @property
+    def addresses(self) -> list[str]:
+        """What was bound, `127.0.0.1:7419`."""
+        return [host_port(*sock.getsockname()[:2]) for sock in self._sockets]
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for sock in self._sockets:
+                    nursery.start_soon(self._accept, sock, nursery)
+        finally:
+            for sock in self._sockets:
+                sock.close()
+
+    async def _accept(self, listening: socket.socket, nursery: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listening)
+            try:
+                sock, address = listening.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    continue  # the client has left before it was accepted
+                self._services.floods.warning(
+                    trio.current_time(), "accept_failed", message=f"A connection can't be accepted: {error.strerror}"
+                )
+                await trio.sleep(OUT_OF_FILES_PAUSE)
+                continue
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            nursery.start_soon(self._serve, sock, host_port(*address[:2]), nursery)
+
+    async def _serve(self, sock: socket.socket, peer: str, nursery: trio.Nursery) -> None:
+        """One connection; whatever goes wrong in it ends it alone."""
+        channel: Channel | None = None
+        try:
+            if self._tls is None:
+                channel = PlainChannel(sock, nursery.start_soon)
+            else:
+                channel = await _start_tls(sock, self._tls, nursery)
+            if channel is not None:
+                await Connection(channel, self._services, peer).run()
+        except Exception as error:
+            log.exception("connection_failed", message=f"A defect ended a local connection: {error!r}", peer=peer)
+        finally:
+            if channel is not None:
+                channel.close()
+            else:
+                sock.close()
+
+
+async def _start_tls(sock: socket.socket, context: ssl.SSLContext, nursery: trio.Nursery) -> Channel | None:
+    """The TLS side of a new connection; None when the client doesn't come to an end with it."""
+    stream = trio.SSLStream(
+        trio.SocketStream(trio.socket.from_stdlib_socket(sock)), context, server_side=True, https_compatible=True
+    )
+    with trio.move_on_after(HANDSHAKE_WITHIN):
+        try:
+            await stream.do_handshake()
+        except (trio.BrokenResourceError, ssl.SSLError):
+            return None
+        return TlsChannel(stream, nursery.start_soon)
+    return None
+
+
+def open_listeners(binds: Sequence[Bind], setting: str) -> list[socket.socket]:
+    """Listening sockets for all binds; a second loopback that the machine lacks is left out.
+
+    Raises:
+        StartError: an address is taken or not ours.
+    """
+    sockets: list[socket.socket] = []
+    for bind in binds:
+        port = bind.port
+        for index, host in enumerate(bind.hosts):
+            try:
+                sock = _listen(host, port)
+            except OSError as error:
+                if index and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    continue
+                for opened in sockets:
+                    opened.close()
+                reason = (error.strerror or str(error)).lower()
+                raise StartError(f"cannot listen on {host_port(host, port)} ({setting}): {reason}") from error
+            port = sock.getsockname()[1]
+            sockets.append(sock)
+    return sockets
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

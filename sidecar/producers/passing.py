@@ -1,0 +1,97 @@
+"""Takes a command to upstream as the client sent it, and the reply back byte for byte, behind the barrier it needs."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Protocol
+
+from sidecar.deadlines import Deadlines
+from sidecar.errors import Refusal
+from sidecar.forwarder import Forwarder
+from sidecar.intake import Intake
+from sidecar.origins import Origin
+from sidecar.upstream.side import Answer, Passed
+
+IN_DOUBT = Refusal("in doubt: Faktory did not answer in time; the command may have been carried out").line()
+
+
+class Barrier(enum.Enum):
+    """Which acknowledged jobs must be upstream before a command."""
+
+    NONE = "none"
+    OWN = "own"
+    """Those of this connection, or of its worker."""
+    ALL = "all"
+
+
+BARRIERS = {b"FLUSH": Barrier.ALL, b"FETCH": Barrier.NONE, b"BEAT": Barrier.NONE, b"END": Barrier.NONE}
+"""All other commands wait for their origin's jobs: a direct connection would have shown them."""
+
+
+class Way(Protocol):
+    """A connection to upstream for commands: the producers' shared one, or a tunnel."""
+
+    def send(self, line: bytes, answer: Answer) -> Passed:
+        """Pass a line (without its end) on; `answer` gets the raw reply once."""
+
+
+class PassedCommand:
+    """One command from its arrival to its reply.
+
+    Attributes:
+        too_late: what to do in place of a reply when the time is over and the command is on its way.
+    """
+
+    __slots__ = ("_fill", "_forwarder", "_intake", "_line", "_passed", "_way", "answered", "too_late")
+
+    def __init__(
+        self, line: bytes, fill: Answer, way: Way, *, intake: Intake, forwarder: Forwarder, deadlines: Deadlines
+    ) -> None:
+        self._line = line
+        self._fill = fill
+        self.too_late: Callable[[], None] | None = None
+        self._way = way
+        self._intake = intake
+        self._forwarder = forwarder
+        self._passed: Passed | None = None
+        self.answered = False
+        deadlines.add(self)
+
+    def start(self, verb: bytes, origin: Origin) -> None:
+        """Go as soon as the barrier of this verb has passed."""
+        match BARRIERS.get(verb, Barrier.OWN):
+            case Barrier.NONE:
+                self._go()
+            case Barrier.OWN:
+                epoch = origin.close_epoch()
+                epoch.wait(self._go)
+                if not epoch.passed:
+                    self._forwarder.promote(epoch)
+            case Barrier.ALL:
+                self._forwarder.when_all_settled(self._go)
+
+    def _go(self) -> None:
+        if not self.answered:
+            self._passed = self._way.send(self._line, self._answer)
+
+    def _answer(self, reply: bytes) -> None:
+        if not self.answered:
+            self.answered = True
+            self._fill(reply)
+
+    def expire(self) -> None:
+        """The time is over."""
+        self.answered = True
+        if self._passed is not None and self._passed.sent:
+            self._intake.refuse("in_doubt")
+            if self.too_late is not None:
+                self.too_late()
+            else:
+                self._fill(IN_DOUBT)
+            return
+        if self._passed is not None:
+            self._passed.dropped = True
+        self._forwarder.stop_waiting(self._go)
+        self._intake.refuse("not_sent")
+        self._fill(self._intake.why_not_sent().line())
