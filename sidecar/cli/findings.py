@@ -108,7 +108,7 @@ def _of_the_link(settings: Settings, upstream: Upstream) -> Iterator[str]:
 def _of_the_volume(settings: Settings, volume: Volume) -> Iterator[str]:
     if volume.fsync > SLOW_FSYNC:
         yield (
-            f"an fsync takes {volume.fsync * 1000:.0f} ms, so a producer that waits for each reply gets "
+            f"an fsync takes {volume.fsync * 1000:.0f} ms, so a producer that waits for each reply gets at most "
             f"{per_second(1 / volume.fsync)} jobs/s: a faster volume for SIDECAR_JOURNAL_DIR"
         )
     if volume.free < settings.journal_max_bytes:
