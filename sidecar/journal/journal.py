@@ -1,0 +1,304 @@
+"""The event loop's side of the journal: never blocks, never touches the disk after `open`."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, cast
+
+import outcome
+import trio
+
+from sidecar.errors import Refusal, StartError
+from sidecar.journal.lock import Lock
+from sidecar.journal.recovery import Recovery, make_directory, open_store
+from sidecar.journal.requests import Append, Ask, Bury, Done, News, Note, Requeue, Settle, Stop
+from sidecar.journal.seal import DeadLetter, Row
+from sidecar.journal.space import Space
+from sidecar.journal.store import Store
+from sidecar.journal.writer import RETRY_PAGE, Writer
+from sidecar.logs import get_logger
+
+log = get_logger()
+
+PATIENCE = 1.0
+"""Seconds that an append waits for a disk that refuses, or for room, before it is refused."""
+STALLED = 4.0
+"""Seconds after which a running commit is called stalled."""
+READ_ROWS = 1_000
+READ_BYTES = 4 * 1024 * 1024
+
+Answer = TypeVar("Answer")
+
+
+class Journal:
+    """The durable store of jobs that are acknowledged and not yet settled.
+
+    Attributes:
+        recovery: what was found at the start.
+        waiting: jobs that are stored; a settled one counts until its deletion is committed.
+        dead: dead letters.
+        damaged: rows that were set aside because they aren't what was written.
+        size: bytes on disk of database, WAL and reserve, about a second old.
+        last_id: highest id that was committed.
+        oldest: when the oldest stored job was appended, unix seconds, about a second old.
+        requeued: called with the ids of dead letters that became jobs again (they are stored by then).
+        set_aside: called with the ids of stored jobs that turned out to be damaged and left the journal.
+        on_commit: called with the jobs a transaction added and the seconds it took.
+    """
+
+    def __init__(self, store: Store, space: Space, lock: Lock, recovery: Recovery) -> None:
+        """Use `open`."""
+        counts = store.counts()
+        self.recovery = recovery
+        self.waiting = counts.jobs
+        self.dead = counts.dead
+        self.damaged = counts.damaged
+        self.last_id = counts.last_id
+        self.size = space.size
+        self.oldest = store.oldest()
+        self.requeued: Callable[[Sequence[int]], None] | None = None
+        self.set_aside: Callable[[Sequence[int]], None] | None = None
+        self.on_commit: Callable[[int, float], None] | None = None
+        self._next = store.highest_id() + 1
+        self._lock = lock
+        self._writer = Writer(store, space, tell=self._tell, found_flagged=self._found_flagged)
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._closed = False
+        self._ended = trio.Event()
+        self._crash: BaseException | None = None
+
+    @classmethod
+    def open(cls, directory: Path, *, upstream: str, max_bytes: int, adopt: bool = False) -> Journal:
+        """Opens a directory's journal, mending it where needed. Blocks: call it before serving, or in a thread.
+
+        Args:
+            upstream: the server that the jobs are for, without its password.
+            max_bytes: bound of the directory, in bytes.
+            adopt: take over jobs that were meant for another upstream.
+
+        Raises:
+            StartError: one line on what is wrong and what to do.
+        """
+        lock: Lock | None = None
+        store: Store | None = None
+        try:
+            make_directory(directory)
+            lock = Lock(directory)
+            store, recovery = open_store(directory, unclean=lock.unclean)
+            _claim(store, directory, upstream, adopt=adopt)
+            _put_back_flagged(store)
+            space = Space(directory, max_bytes)
+            lacking = space.disk_lacks()
+            if lacking is not None:
+                log.error("journal_full", message=f"Jobs are refused: {lacking}")
+            space.measure(store)
+            return cls(store, space, lock, recovery)
+        except BaseException as error:
+            if store is not None:
+                store.close()
+            if lock is not None:
+                lock.release(clean=False)
+            if isinstance(error, OSError | sqlite3.Error):
+                reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+                raise StartError(
+                    f"journal {directory} can't be opened: {reason}; "
+                    "it must be a directory that this user can write to (SIDECAR_JOURNAL_DIR)"
+                ) from error
+            raise
+
+    @property
+    def fault(self) -> str | None:
+        """Why jobs aren't being accepted, None when they are."""
+        if self._closed:
+            return "the journal is closed"
+        since = self._writer.committing_since
+        if since is not None and time.monotonic() - since > STALLED:
+            return f"disk stalled: a commit has been running for {time.monotonic() - since:.0f} s"
+        return self._writer.fault
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Stores what is appended, until cancelled; then commits all that is queued and closes.
+
+        What is appended before it started is stored when it starts.
+        """
+        self._token = trio.lowlevel.current_trio_token()
+        thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        thread.start()
+        task_status.started()
+        try:
+            await self._ended.wait()
+        finally:
+            self._closed = True
+            self._writer.put(Stop())
+            with trio.CancelScope(shield=True):
+                await self._ended.wait()
+            thread.join()
+            self._lock.release(clean=self._writer.clean)
+        if self._crash is not None:
+            raise self._crash
+
+    def _work(self) -> None:
+        try:
+            self._writer.run()
+        except BaseException as error:
+            self._crash = error
+        assert self._token is not None
+        self._token.run_sync_soon(self._ended.set)
+
+    # what the intake and the forwarder ask
+
+    def append(self, payloads: Sequence[bytes], origin: int, done: Done) -> int:
+        """Stores jobs; `done` is called on the event loop once they are synced (None), or refused.
+
+        Args:
+            payloads: as they go upstream; at least one.
+            origin: order domain, 0 to 2**63 - 1, given back by `read`.
+
+        Returns:
+            the id of the first; the others follow without a gap. Ids rise in the order of the calls.
+        """
+        first = self._next
+        if self._closed:
+            done(Refusal("not sent: the journal is closed", retry=True))
+            return first
+        self._next = first + len(payloads)
+        size = sum(map(len, payloads))
+        due = time.monotonic() + PATIENCE
+        self._writer.put(Append(first, payloads, origin, done, time.time(), due, size))
+        return first
+
+    def settle(self, ids: Sequence[int], done: Callable[[], None] | None = None) -> None:
+        """Upstream accepted these jobs: delete them, within 0.1 s or 1,000 jobs; `done` when that is committed."""
+        self._writer.put(Settle(ids, done, time.monotonic()))
+
+    def bury(self, letters: Sequence[DeadLetter], done: Callable[[], None] | None = None) -> None:
+        """These jobs become dead letters, each in the transaction that removes the job."""
+        self._writer.put(Bury(letters, done))
+
+    def note_attempts(self, ids: Sequence[int], attempts: int) -> None:
+        """These jobs have been tried so often; remembered over a crash until they are settled."""
+        self._writer.put(Note(ids, attempts))
+
+    async def read(self, after: int, limit: int = READ_ROWS, max_bytes: int = READ_BYTES) -> list[Row]:
+        """Stored jobs with an id above `after`, in order; an empty list means that there are none.
+
+        Damaged ones are set aside (`set_aside` tells their ids) and left out.
+
+        Args:
+            limit: most jobs.
+            max_bytes: most bytes of payload, but for a first one that is larger.
+        """
+        while True:
+            rows, bad, last = await self._ask(partial(_page, after=after, limit=limit, max_bytes=max_bytes))
+            self._tell_damaged(bad)
+            if rows or last == after:
+                return rows
+            after = last
+
+    async def fetch(self, ids: Sequence[int]) -> list[Row]:
+        """These jobs as far as they are stored and sound, by rising id."""
+        rows, bad = await self._ask(partial(_chosen, ids=ids))
+        self._tell_damaged(bad)
+        return rows
+
+    async def _ask(self, question: Callable[[Store], Answer]) -> Answer:
+        """What the writer thread finds out, between two commits."""
+        task = trio.lowlevel.current_task()
+        waiting = True
+
+        def answered(answer: object) -> None:
+            if waiting:
+                trio.lowlevel.reschedule(task, outcome.Value(answer))
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            nonlocal waiting
+            waiting = False
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._writer.put(Ask(question, answered))
+        return cast(Answer, await trio.lowlevel.wait_task_rescheduled(abort))
+
+    # what the thread tells
+
+    def _tell(self, news: News) -> None:
+        assert self._token is not None
+        self._token.run_sync_soon(self._hear, news)
+
+    def _hear(self, news: News) -> None:
+        counts = news.counts
+        self.waiting, self.dead, self.damaged = counts.jobs, counts.dead, counts.damaged
+        self.last_id, self.size, self.oldest = counts.last_id, news.size, news.oldest
+        for call in news.calls:
+            call()
+        if news.seconds and self.on_commit is not None:
+            self.on_commit(news.jobs, news.seconds)
+
+    def _found_flagged(self, flagged: list[int]) -> None:
+        assert self._token is not None
+        self._token.run_sync_soon(self._requeue, flagged)
+
+    def _requeue(self, flagged: list[int]) -> None:
+        first = self._next
+        self._next += len(flagged)
+        self._writer.put(Requeue(flagged, first, self._tell_requeued))
+
+    def _tell_requeued(self, ids: range) -> None:
+        log.info("dead_letters_requeued", message=f"{len(ids):,} dead letters are jobs again", jobs=len(ids))
+        if ids and self.requeued is not None:
+            self.requeued(ids)
+
+    def _tell_damaged(self, ids: list[int]) -> None:
+        if not ids:
+            return
+        log.error(
+            "journal_rows_damaged",
+            message=f"{len(ids):,} jobs in the journal are damaged: set aside, not sent",
+            jobs=len(ids),
+            first_id=ids[0],
+        )
+        if self.set_aside is not None:
+            self.set_aside(ids)
+
+
+def _claim(store: Store, directory: Path, upstream: str, *, adopt: bool) -> None:
+    """Records the upstream that the journal is filled for.
+
+    Raises:
+        StartError: it holds jobs for another one.
+    """
+    recorded, jobs = store.setting("upstream"), store.counts().jobs
+    if recorded not in (None, upstream) and jobs and not adopt:
+        raise StartError(
+            f"journal {directory} holds {jobs:,} jobs for {recorded}, upstream is {upstream}; "
+            "use another SIDECAR_JOURNAL_DIR or --adopt-journal"
+        )
+    if recorded is None and jobs:
+        log.warning(
+            "journal_upstream_unknown", message=f"The journal's upstream isn't recorded: taking it for {upstream}"
+        )
+    if recorded != upstream:
+        store.set_setting("upstream", upstream)
+
+
+def _put_back_flagged(store: Store) -> None:
+    while flagged := store.flagged(RETRY_PAGE):
+        store.put_back(flagged, store.highest_id() + 1, time.time())
+
+
+def _page(store: Store, after: int, limit: int, max_bytes: int) -> tuple[list[Row], list[int], int]:
+    rows, bad, last = store.page(after, limit, max_bytes)
+    if bad:
+        store.set_aside(bad)
+    return rows, bad, last
+
+
+def _chosen(store: Store, ids: Sequence[int]) -> tuple[list[Row], list[int]]:
+    rows, bad = store.rows(ids)
+    if bad:
+        store.set_aside(bad)
+    return rows, bad

@@ -1,0 +1,197 @@
+"""Opening a journal, whatever state its files are in.
+
+A sound journal opens without a scan: its counts are a row. After an unclean stop the WAL is looked at before SQLite
+opens it, because SQLite drops the frames behind a broken one without a word. A damaged database is copied aside and
+built anew from everything that can still be read. The new file becomes the journal by one rename, so a crash at any
+step leaves either the old files or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sidecar.errors import StartError
+from sidecar.journal.salvage import carry_over
+from sidecar.journal.schema import DB_NAME, FORMAT
+from sidecar.journal.store import PAGE_BYTES, Damaged, NewerFormat, Store
+from sidecar.journal.wal import scan
+from sidecar.logs import get_logger
+
+log = get_logger()
+
+NEW_NAME = "journal.new"
+"""A database that is being built: incomplete, thrown away at the next start."""
+REBUILT_NAME = "journal.rebuilt"
+"""A complete one, that takes the journal's place."""
+_WITH_DB = ("", "-wal", "-shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What was found at the start.
+
+    Attributes:
+        jobs, dead: that wait; that are dead letters.
+        unclean: the last owner didn't close the journal.
+        damaged: rows that were set aside because their seal didn't fit.
+        unknown_bytes: bytes of the files that could not be read: at most so much of the jobs is unknown.
+        set_aside: where a copy of the damaged files is.
+    """
+
+    jobs: int = 0
+    dead: int = 0
+    unclean: bool = False
+    damaged: int = 0
+    unknown_bytes: int = 0
+    set_aside: Path | None = None
+
+
+def make_directory(directory: Path) -> None:
+    """Makes the directory and its parents, and syncs the entries of those that are new.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in missing:
+        sync_directory(path.parent)
+    sync_directory(directory)
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes the entries of a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_store(directory: Path, *, unclean: bool) -> tuple[Store, Recovery]:
+    """Opens the journal of a directory that this process owns, mending it where needed.
+
+    Raises:
+        StartError: it was written by a later version.
+        OSError, sqlite3.Error: the disk refuses.
+    """
+    _finish_rebuild(directory)
+    try:
+        damage = _look_at_wal(directory) if unclean else None
+        if damage is not None:
+            store, recovery = rebuild(directory, damage)
+        else:
+            store, recovery = _open_sound(directory)
+    except NewerFormat as error:
+        raise StartError(
+            f"journal {directory} was written by a later version (format {error.args[0]}, this one knows {FORMAT}); "
+            "use that version or another SIDECAR_JOURNAL_DIR"
+        ) from error
+    counts = store.counts()
+    sync_directory(directory)
+    return store, replace(recovery, jobs=counts.jobs, dead=counts.dead, unclean=unclean)
+
+
+def _open_sound(directory: Path) -> tuple[Store, Recovery]:
+    try:
+        store = Store(directory)
+    except Damaged as error:
+        return rebuild(directory, str(error))
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return rebuild(directory, str(error))
+    try:
+        store.counts()
+    except (Damaged, sqlite3.DatabaseError) as error:
+        store.close()
+        if isinstance(error, sqlite3.DatabaseError) and not is_damage(error):
+            raise
+        return rebuild(directory, str(error))
+    return store, Recovery()
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the file is broken, not the disk or the request."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _look_at_wal(directory: Path) -> str | None:
+    """What is wrong with the WAL; None when nothing is, or only its unfinished end."""
+    try:
+        content = (directory / f"{DB_NAME}-wal").read_bytes()
+    except FileNotFoundError:
+        return None
+    found = scan(content)
+    return found.damage
+
+
+def rebuild(directory: Path, reason: str) -> tuple[Store, Recovery]:
+    """Copies the damaged files aside and builds the journal anew from what can be read.
+
+    Raises:
+        NewerFormat: it isn't damaged.
+        OSError, sqlite3.Error: the disk refuses.
+    """
+    aside, size = _copy_aside(directory)
+    for suffix in _WITH_DB:
+        (directory / f"{NEW_NAME}{suffix}").unlink(missing_ok=True)
+    Store(directory, name=NEW_NAME).close()
+    first_page = (directory / NEW_NAME).read_bytes()[:PAGE_BYTES]
+    new = Store(directory, name=NEW_NAME)
+    try:
+        salvaged = carry_over(directory, new, first_page)
+        new.checkpoint(truncate=True)
+    finally:
+        new.close()
+    os.rename(directory / NEW_NAME, directory / REBUILT_NAME)
+    sync_directory(directory)
+    _finish_rebuild(directory)
+    recovery = Recovery(damaged=salvaged.damaged, unknown_bytes=min(salvaged.unknown_bytes, size), set_aside=aside)
+    log.error(
+        "journal_damaged",
+        message=(
+            f"The journal was damaged ({reason}): {salvaged.jobs:,} jobs and {salvaged.dead:,} dead letters carried "
+            f"over, {salvaged.damaged:,} damaged rows set aside, at most {recovery.unknown_bytes:,} bytes unknown; "
+            f"the files as they were: {aside or 'could not be copied'}"
+        ),
+        jobs=salvaged.jobs,
+        damaged=salvaged.damaged,
+        unknown_bytes=recovery.unknown_bytes,
+    )
+    return Store(directory), recovery
+
+
+def _copy_aside(directory: Path) -> tuple[Path | None, int]:
+    """Copies of database and WAL in a directory of their own; None when the disk has no room for them."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    aside = directory / f"damaged-{stamp}"
+    size = 0
+    try:
+        aside.mkdir()
+        for name in (DB_NAME, f"{DB_NAME}-wal"):
+            if (directory / name).exists():
+                size += (directory / name).stat().st_size
+                shutil.copyfile(directory / name, aside / name)
+        sync_directory(directory)
+    except OSError as error:
+        log.error("journal_copy_failed", message=f"The damaged files could not be copied to {aside}: {error}")
+        shutil.rmtree(aside, ignore_errors=True)
+        return None, size
+    return aside, size
+
+
+def _finish_rebuild(directory: Path) -> None:
+    """Puts a complete new database in the place of the damaged one."""
+    if not (directory / REBUILT_NAME).exists():
+        return
+    for suffix in _WITH_DB[::-1]:  # the WAL of the old one must never meet the new one
+        (directory / f"{DB_NAME}{suffix}").unlink(missing_ok=True)
+    sync_directory(directory)
+    os.rename(directory / REBUILT_NAME, directory / DB_NAME)
+    sync_directory(directory)

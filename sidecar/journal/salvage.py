@@ -1,0 +1,200 @@
+"""Reading out of a damaged database what can be read, with nothing but SQLite and the rows' own seals."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.journal.schema import DB_NAME
+from sidecar.journal.seal import opened
+from sidecar.journal.store import PAGE_BYTES, Counts, Damaged, Store, connect, read_counts, read_setting, sound_letter
+from sidecar.journal.wal import resealed, scan
+from sidecar.logs import get_logger
+
+log = get_logger()
+
+_ROWS = 256
+"""Rows read at once."""
+_LAST = 1 << 62
+_PAGE_COUNT = slice(28, 32)  # in the header of the file, big-endian
+
+
+@dataclass(slots=True)
+class Salvaged:
+    """What was read; `unknown_bytes` is how much of the old files may hold something that wasn't."""
+
+    jobs: int = 0
+    dead: int = 0
+    damaged: int = 0
+    unknown_bytes: int = 0
+    last_id: int = 0
+    bytes: int = 0
+
+
+def carry_over(directory: Path, new: Store, first_page: bytes) -> Salvaged:
+    """Copies all readable rows of the directory's database into an empty one.
+
+    Args:
+        first_page: of an empty journal's file.
+
+    Raises:
+        OSError, sqlite3.Error: the new database couldn't be written.
+    """
+    old_size = sum(_size(directory / f"{DB_NAME}{suffix}") for suffix in ("", "-wal"))
+    salvaged = Salvaged()
+    db = _opened(directory, first_page)
+    if db is None:
+        salvaged.unknown_bytes = old_size
+        return salvaged
+    try:
+        counts = _counts(db)
+        _carry_jobs(db, new, salvaged)
+        _carry_letters(db, new, salvaged)
+        _carry_small(db, new)
+    finally:
+        db.close()
+    last = max(salvaged.last_id, counts.last_id if counts is not None else 0)
+    new.set_counts(Counts(salvaged.jobs, salvaged.dead, salvaged.damaged, last))
+    if counts is None or salvaged.jobs + salvaged.damaged < counts.jobs or salvaged.dead < counts.dead:
+        salvaged.unknown_bytes = max(0, old_size - salvaged.bytes)
+    return salvaged
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _opened(directory: Path, first_page: bytes) -> sqlite3.Connection | None:
+    """The damaged database, mended so far that SQLite reads it; None when it can't be."""
+    path, wal = directory / DB_NAME, directory / f"{DB_NAME}-wal"
+    content = wal.read_bytes() if wal.exists() else b""
+    if scan(content).damage is not None:
+        wal.write_bytes(resealed(content))
+        (directory / f"{DB_NAME}-shm").unlink(missing_ok=True)
+    for mend_first_page in (False, True):
+        if mend_first_page and not _mend_first_page(path, first_page):
+            return None
+        try:
+            db = connect(path)
+        except sqlite3.Error as error:
+            log.warning("journal_unreadable", message=f"SQLite can't open the damaged journal: {error}")
+            continue
+        try:
+            db.execute("SELECT count(*) FROM (SELECT id FROM jobs LIMIT 1)").fetchall()
+            return db
+        except sqlite3.Error as error:
+            log.warning("journal_unreadable", message=f"SQLite can't read the damaged journal: {error}")
+            db.close()
+    return None
+
+
+def _mend_first_page(path: Path, first_page: bytes) -> bool:
+    """Replaces page 1, which is the same in every journal but for its counters, with that of a new one."""
+    if _size(path) < 2 * PAGE_BYTES:
+        return False
+    page = bytearray(first_page)
+    page[_PAGE_COUNT] = (_size(path) // PAGE_BYTES).to_bytes(4, "big")
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.pwrite(descriptor, bytes(page), 0)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _counts(db: sqlite3.Connection) -> Counts | None:
+    try:
+        return read_counts(db)
+    except (Damaged, sqlite3.Error) as error:
+        log.warning("journal_unreadable", message=f"The damaged journal's counts can't be read: {error}")
+        return None
+
+
+def _rows(db: sqlite3.Connection, table: str, columns: str) -> Iterator[list[tuple[object, ...]]]:
+    """All readable rows of a table by rising id, in pages, stepping over what can't be read."""
+    sql = f"SELECT {columns} FROM {table} WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608 - constants of this module
+    after, limit = 0, _ROWS
+
+    def readable(start: int, count: int = 1) -> list[tuple[object, ...]] | None:
+        try:
+            return db.execute(sql, (start, count)).fetchall()
+        except sqlite3.Error:
+            return None
+
+    while True:
+        rows = readable(after, limit)
+        if rows is None and limit > 1:
+            limit = max(1, limit // 4)
+            continue
+        if rows is None:
+            found = _next_readable(after, readable)
+            if found is None:
+                return
+            after, limit = found, _ROWS
+            continue
+        if not rows:
+            return
+        yield rows
+        last = rows[-1][0]
+        after = last if isinstance(last, int) and last > after else after + 1
+        limit = min(_ROWS, limit * 2)
+
+
+def _next_readable(after: int, readable: Callable[[int], object]) -> int | None:
+    """The least id from which on a row can be read, about: steps of doubling length, then halved."""
+    step = 1
+    while readable(after + step) is None:
+        step *= 2
+        if after + step > _LAST:
+            return None
+    low, high = after + step // 2, after + step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if readable(middle) is None else (low, middle)
+    return high
+
+
+def _carry_jobs(db: sqlite3.Connection, new: Store, salvaged: Salvaged) -> None:
+    for rows in _rows(db, "jobs", "id, mark, payload"):
+        sound: list[tuple[object, ...]] = []
+        bad: list[tuple[object, ...]] = []
+        for number, mark, payload in rows:
+            whole = isinstance(number, int) and isinstance(mark, bytes) and isinstance(payload, bytes)
+            if whole and opened(number, mark, payload) is not None:  # type: ignore[arg-type]
+                sound.append((number, mark, payload))
+                salvaged.bytes += len(payload)  # type: ignore[arg-type]
+            else:
+                bad.append((number, time.time(), mark, payload))
+        salvaged.jobs += new.add_raw("jobs", sound)
+        salvaged.damaged += new.add_raw("damaged (id, found, mark, payload)", bad)
+        salvaged.last_id = max([salvaged.last_id, *(row[0] for row in sound if isinstance(row[0], int))])
+
+
+def _carry_letters(db: sqlite3.Connection, new: Store, salvaged: Salvaged) -> None:
+    for rows in _rows(db, "dead", "id, jid, reason, attempts, payload, at, crc"):
+        sound = [row for row in rows if sound_letter(row) is not None]
+        bad = [(row[0], time.time(), None, row[4]) for row in rows if sound_letter(row) is None]
+        raw = [(*row[:4], row[5], row[6], row[4]) for row in sound]
+        salvaged.dead += new.add_raw("dead", raw)
+        salvaged.damaged += new.add_raw("damaged (id, found, mark, payload)", bad)
+        salvaged.bytes += sum(len(row[4]) for row in sound if isinstance(row[4], bytes))
+
+
+def _carry_small(db: sqlite3.Connection, new: Store) -> None:
+    for rows in _rows(db, "attempts", "id, attempts, crc"):
+        new.add_raw("attempts", rows)
+    for rows in _rows(db, "requeue", "id"):
+        new.add_raw("requeue", rows)
+    for rows in _rows(db, "damaged", "id, found, mark, payload"):
+        new.add_raw("damaged (id, found, mark, payload)", rows)
+    try:
+        upstream = read_setting(db, "upstream")
+    except sqlite3.Error as error:
+        log.warning("journal_unreadable", message=f"The upstream of the damaged journal can't be read: {error}")
+        return
+    if upstream is not None:
+        new.set_setting("upstream", upstream)

@@ -1,0 +1,168 @@
+"""The journal as the intake and the forwarder use it, on a real database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from sidecar.errors import Refusal, StartError
+from sidecar.journal import DeadLetter, Journal
+
+UPSTREAM = "tcp://upstream.example:7419"
+BOUND = 256 * 1024 * 1024
+
+
+def payload(number: int, size: int = 100) -> bytes:
+    """A job's JSON of about `size` bytes."""
+    return b'{"jid":"%016d","jobtype":"T","args":["%s"]}' % (number, b"x" * max(0, size - 60))
+
+
+@asynccontextmanager
+async def running(
+    directory: Path, *, upstream: str = UPSTREAM, max_bytes: int = BOUND, adopt: bool = False
+) -> AsyncIterator[Journal]:
+    """An open journal whose writer runs; closed at the end."""
+    journal = await trio.to_thread.run_sync(
+        lambda: Journal.open(directory, upstream=upstream, max_bytes=max_bytes, adopt=adopt)
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+        yield journal
+        nursery.cancel_scope.cancel()
+
+
+async def appended(journal: Journal, payloads: Sequence[bytes], origin: int = 1) -> int:
+    """Appends and waits until they are stored."""
+    ended = trio.Event()
+    answers: list[Refusal | None] = []
+
+    def done(refusal: Refusal | None) -> None:
+        answers.append(refusal)
+        ended.set()
+
+    first = journal.append(payloads, origin, done)
+    await ended.wait()
+    if answers[0] is not None:
+        raise answers[0]
+    return first
+
+
+async def settled(journal: Journal, ids: Sequence[int]) -> None:
+    """Settles and waits until that is committed."""
+    ended = trio.Event()
+    journal.settle(ids, ended.set)
+    await ended.wait()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Waits for a condition, polled."""
+    with trio.fail_after(seconds):
+        while not condition():
+            await trio.sleep(0.01)
+
+
+async def test_appended_jobs_come_back_in_order(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        first = await appended(journal, [payload(n) for n in range(1500)], origin=7)
+        assert first == 1
+        assert journal.waiting == 1500
+        assert journal.last_id == 1500
+        rows = await journal.read(0)
+        assert [row.id for row in rows] == list(range(1, 1001))
+        rest = await journal.read(rows[-1].id)
+        assert [row.payload for row in rest] == [payload(n) for n in range(1000, 1500)]
+        assert {row.origin for row in rest} == {7}
+        assert await journal.read(rest[-1].id) == []
+
+
+async def test_read_stops_at_bytes_but_gives_one_row(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        await appended(journal, [payload(n, 1000) for n in range(10)])
+        assert len(await journal.read(0, max_bytes=3500)) == 3
+        assert len(await journal.read(0, max_bytes=1)) == 1
+
+
+async def test_settled_jobs_are_gone_after_a_restart(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        await appended(journal, [payload(n) for n in range(100)])
+        await settled(journal, [*range(1, 51), 60, 62])
+        assert journal.waiting == 48
+    async with running(tmp_path) as journal:
+        assert journal.recovery.jobs == 48
+        assert not journal.recovery.unclean
+        assert [row.id for row in await journal.read(0)] == [*range(51, 60), 61, *range(63, 101)]
+        assert await appended(journal, [payload(0)]) == 101
+
+
+async def test_what_is_queued_at_the_end_is_committed(tmp_path: Path) -> None:
+    answers: list[Refusal | None] = []
+    async with running(tmp_path) as journal:
+        await appended(journal, [payload(0)])
+        for number in range(1, 20):
+            journal.append([payload(number)], 1, answers.append)
+        journal.settle([1])
+    assert answers == [None] * 19
+    async with running(tmp_path) as journal:
+        assert journal.waiting == 19
+
+
+async def test_fetch_gives_these_rows(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        await appended(journal, [payload(n) for n in range(100)])
+        assert [row.id for row in await journal.fetch([90, 5, 6, 1234])] == [5, 6, 90]
+
+
+async def test_attempts_survive_a_restart_and_end_with_the_job(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        await appended(journal, [payload(n) for n in range(3)])
+        journal.note_attempts([2, 3], 4)
+    async with running(tmp_path) as journal:
+        assert [row.attempts for row in await journal.read(0)] == [0, 4, 4]
+        await settled(journal, [2])
+        assert [(row.id, row.attempts) for row in await journal.read(0)] == [(1, 0), (3, 4)]
+
+
+async def test_dead_letters_survive_and_leave_the_jobs(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        await appended(journal, [payload(n) for n in range(3)])
+        ended = trio.Event()
+        journal.bury([DeadLetter(2, "j2", "ERR no", 5, payload(1), 123.0)], ended.set)
+        await ended.wait()
+        assert (journal.waiting, journal.dead) == (2, 1)
+    async with running(tmp_path) as journal:
+        assert (journal.recovery.jobs, journal.recovery.dead) == (2, 1)
+        assert [row.id for row in await journal.read(0)] == [1, 3]
+
+
+async def test_jobs_for_another_upstream_stop_the_start(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        await appended(journal, [payload(0)])
+    with pytest.raises(StartError, match=r"holds 1 jobs for tcp://upstream\.example:7419, upstream is tcp://b:1"):
+        Journal.open(tmp_path, upstream="tcp://b:1", max_bytes=BOUND)
+    async with running(tmp_path, upstream="tcp://b:1", adopt=True) as journal:
+        await settled(journal, [1])
+    async with running(tmp_path, upstream="tcp://c:1") as journal:
+        assert journal.waiting == 0
+
+
+async def test_a_full_journal_refuses_and_takes_again(tmp_path: Path) -> None:
+    async with running(tmp_path, max_bytes=40 * 1024 * 1024) as journal:
+        with pytest.raises(Refusal, match=r"not sent: journal full: .* of 40 MiB"):
+            for number in range(20):
+                await appended(journal, [payload(number, 1000)] * 1000)
+        assert journal.fault is not None
+        assert journal.waiting > 2000
+        await settled(journal, range(1, 2001))
+        await appended(journal, [payload(0, 1000)] * 1000)
+        assert journal.fault is None
+        assert journal.size < 40 * 1024 * 1024
+
+
+async def test_a_second_owner_is_told_who_the_first_is(tmp_path: Path) -> None:
+    async with running(tmp_path):
+        with pytest.raises(StartError, match=r"in use by pid \d+ on .+ since 20"):
+            Journal.open(tmp_path, upstream=UPSTREAM, max_bytes=BOUND)
