@@ -16,8 +16,8 @@ from weakref import WeakValueDictionary
 
 import trio
 
+from sidecar.banner import banner
 from sidecar.batching import Batcher, Limits
-from sidecar.cli.banner import banner
 from sidecar.config import Ack, Settings, listen_context
 from sidecar.deadlines import Deadlines
 from sidecar.errors import StartError

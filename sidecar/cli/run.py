@@ -13,7 +13,7 @@ import click
 import trio
 
 from sidecar import logs
-from sidecar.cli.banner import reachable
+from sidecar.banner import reachable
 from sidecar.cli.options import given_flags, load_and_log, settings_options
 from sidecar.config import SETTINGS, Loaded, Settings
 from sidecar.config.gathering import FILE_SUFFIX
