@@ -150,10 +150,15 @@ class Batcher:
 
     def give_back(self, entries: Sequence[Entry]) -> None:
         """Jobs that were sent and must be sent again, in their old order, before all that waits."""
-        before = self._again
+        if not entries:
+            return
+        if not self._again or entries[0].id > self._again[-1].id:
+            self._put(self._again, entries, Place.AGAIN)
+            return
+        later = self._again
         self._again = deque()
         self._put(self._again, entries, Place.AGAIN)
-        self._again.extend(before)
+        self._again.extend(later)
 
     def split(self, batch: Batch, *, alone: bool) -> None:
         """Put a batch back as two halves that leave as they are; a batch of one leaves by itself."""
