@@ -12,7 +12,7 @@ from typing import Final
 import click
 import trio
 
-from sidecar.cli import report, volume
+from sidecar.cli import journal_probe, report, volume
 from sidecar.cli.findings import Findings, Port, keeps_journal
 from sidecar.cli.options import given_flags, settings_options
 from sidecar.cli.upstream_probe import ProbeError, Upstream, probe
@@ -47,8 +47,9 @@ def command(context: click.Context, as_json: bool) -> int:
 def examine(loaded: Loaded) -> Findings:
     """Look at everything that the settings name."""
     settings = loaded.settings
-    found = _volume(settings) if keeps_journal(settings) else None
-    return Findings(loaded, trio.run(_upstream, settings.upstream), found, tuple(_ports(settings)))
+    upstream = trio.run(_upstream, settings.upstream)
+    found, contents = _journal(settings) if keeps_journal(settings) else (None, None)
+    return Findings(loaded, upstream, found, contents, tuple(_ports(settings)))
 
 
 async def _upstream(address: UpstreamAddress) -> Upstream | ProbeError:
@@ -58,11 +59,11 @@ async def _upstream(address: UpstreamAddress) -> Upstream | ProbeError:
         return error
 
 
-def _volume(settings: Settings) -> volume.Volume | OSError:
+def _journal(settings: Settings) -> tuple[volume.Volume | OSError, journal_probe.Contents | None]:
     try:
-        return volume.examine(settings.journal_dir)
+        return volume.examine(settings.journal_dir), journal_probe.look(settings.journal_dir)
     except OSError as error:
-        return error
+        return error, None
 
 
 def _ports(settings: Settings) -> Iterator[Port]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sidecar.cli.journal_probe import Contents
 from sidecar.cli.upstream_probe import ProbeError, Upstream
 from sidecar.cli.volume import Volume
 from sidecar.config import SETTINGS, Ack, Loaded, Settings
@@ -38,19 +39,28 @@ class Findings:
 
     Args:
         volume: None when the mode keeps no journal; the error when nothing can be written there.
+        contents: None beside one of these.
     """
 
     loaded: Loaded
     upstream: Upstream | ProbeError
     volume: Volume | OSError | None
+    contents: Contents | None
     ports: tuple[Port, ...]
 
     @property
     def exit_code(self) -> int:
-        """0 fine, 1 upstream can't be used, 2 the journal's directory can't."""
-        if isinstance(self.volume, OSError):
+        """0 fine, 1 upstream can't be used, 2 the journal can't, with these settings."""
+        if isinstance(self.volume, OSError) or self.foreign_journal is not None:
             return 2
         return 1 if isinstance(self.upstream, ProbeError) else 0
+
+    @property
+    def foreign_journal(self) -> str | None:
+        """Why the journal's jobs aren't for this upstream, None when they are."""
+        if self.contents is None:
+            return None
+        return self.contents.foreign(self.loaded.settings.upstream.identity)
 
 
 def effective(settings: Settings, name: str) -> str | None:

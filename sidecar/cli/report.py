@@ -19,6 +19,7 @@ from sidecar.cli.findings import (
     link_capacity,
     per_second,
 )
+from sidecar.cli.journal_probe import Contents
 from sidecar.cli.upstream_probe import Upstream
 from sidecar.cli.volume import Volume
 from sidecar.config import SETTINGS, size_text
@@ -73,9 +74,19 @@ def _journal(findings: Findings) -> Row:
     place = home_relative(settings.journal_dir)
     if isinstance(found, OSError):
         return "journal", FAIL, [place, f"can't be written: {(found.strerror or str(found)).lower()}"]
-    bound = size_text(settings.journal_max_bytes)
-    lines = [place, f"{found.kind}, {size_text(found.free)} free, fsync {_ms(found.fsync)}, bound {bound}"]
-    return "journal", OK if found.loses is None else WARN, lines + ([found.loses] if found.loses else [])
+    if findings.foreign_journal is not None:
+        return "journal", FAIL, [place, findings.foreign_journal]
+    bound, contents = size_text(settings.journal_max_bytes), findings.contents
+    disk = f"{found.kind}, {size_text(found.free)} free, fsync {_ms(found.fsync)}, {_held(contents)}, bound {bound}"
+    notes = [contents.owner and f"open now: {contents.owner}", found.loses] if contents else [found.loses]
+    return "journal", OK if found.loses is None else WARN, [place, disk, *(note for note in notes if note)]
+
+
+def _held(contents: Contents | None) -> str:
+    if contents is None or contents.waiting is None:
+        return "jobs waiting: the next start will tell"
+    dead = f", {contents.dead:,} dead letters" if contents.dead else ""
+    return f"{contents.waiting:,} jobs waiting{dead}"
 
 
 def _ports(findings: Findings) -> Row:
@@ -162,8 +173,14 @@ def _journal_object(findings: Findings) -> dict[str, Any]:
         return place | {"ok": False, "error": found.strerror or str(found)}
     if not isinstance(found, Volume):
         return place | {"ok": True}
+    contents = findings.contents or Contents(None, None)
     return place | {
-        "ok": True,
+        "ok": findings.foreign_journal is None,
+        "error": findings.foreign_journal,
+        "waiting_jobs": contents.waiting,
+        "dead_letters": contents.dead,
+        "jobs_for": contents.upstream,
+        "owner": contents.owner,
         "file_system": found.kind,
         "free_bytes": found.free,
         "fsync_ms": round(found.fsync * 1000, 3),

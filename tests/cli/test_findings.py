@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
 from sidecar.cli import volume
 from sidecar.cli.findings import Findings, Port, advice, effective, link_capacity, per_second
+from sidecar.cli.journal_probe import Contents, look
 from sidecar.cli.report import as_object
 from sidecar.cli.upstream_probe import ProbeError, Upstream
 from sidecar.cli.volume import Volume
 from sidecar.config import SETTINGS, Loaded, load
+from sidecar.journal import Journal
 
 GOOD_VOLUME = Volume("ext4", 50 << 30, 0.0002, None)
 
@@ -25,7 +28,10 @@ def settings(**environ: str) -> Loaded:
 
 
 def findings(upstream: Upstream | ProbeError, disk: Volume | OSError | None = GOOD_VOLUME, **environ: str) -> Findings:
-    return Findings(settings(**environ), upstream, disk, (Port("SIDECAR_LISTEN", "Faktory", "localhost:7419", None),))
+    contents = Contents(waiting=0, dead=0)
+    return Findings(
+        settings(**environ), upstream, disk, contents, (Port("SIDECAR_LISTEN", "Faktory", "localhost:7419", None),)
+    )
 
 
 def test_the_defaults_fit_a_wan() -> None:
@@ -136,3 +142,33 @@ def test_a_volume_is_examined_without_a_trace(tmp_path: Path) -> None:
     assert 0 < seen.fsync < 10
     assert list(tmp_path.iterdir()) == []
     assert volume.what_is_lost("ext4") is None
+
+
+async def test_a_journal_is_looked_into_without_a_trace(tmp_path: Path) -> None:
+    assert look(tmp_path / "absent") == Contents(waiting=0, dead=0)
+    directory = tmp_path / "journal"
+    journal = Journal.open(directory, upstream="tcp://staging:7419", max_bytes=64 << 20)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+        stored = trio.Event()
+        journal.append([b"{}", b"{}"], 1, lambda refusal: stored.set())
+        await stored.wait()
+        running = look(directory)
+        nursery.cancel_scope.cancel()
+    assert (running.waiting, running.dead, running.upstream) == (2, 0, "tcp://staging:7419")
+    assert running.owner is not None
+
+    before = sorted(directory.iterdir())
+    stopped = look(directory)
+    assert (stopped.waiting, stopped.owner) == (2, None)
+    assert sorted(directory.iterdir()) == before
+    assert stopped.foreign("tcp://staging:7419") is None
+    assert "holds 2 jobs for tcp://staging:7419, upstream is tcp://prod:7419" in (
+        stopped.foreign("tcp://prod:7419") or ""
+    )
+
+    (directory / "journal.db-wal").write_bytes(b"x")
+    assert look(directory).waiting is None
+    (directory / "journal.db-wal").unlink()
+    (directory / "journal.db").write_bytes(b"no database" * 1000)
+    assert look(directory).waiting is None
