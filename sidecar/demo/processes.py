@@ -81,12 +81,11 @@ async def run_sidecar(settings: dict[str, str]) -> AsyncIterator[LocalSidecar]:
     """
     async with _process("sidecar", "serve", pipe=subprocess.DEVNULL, environment=settings) as child:
         with trio.move_on_after(START_PATIENCE):
-            await child.wait_for_record("listening")
-        listening = child.records.get("listening")
-        if listening is None:
+            await child.wait_for_record("acknowledgement")
+        listening, promise = child.records.get("listening"), child.records.get("acknowledgement")
+        if listening is None or promise is None:
             raise DemoError(child.complaint("the sidecar does not start"))
-        promise = str(child.records.get("acknowledgement", {}).get("message", ""))
-        running = LocalSidecar(f"tcp://{listening['address']}", promise)
+        running = LocalSidecar(f"tcp://{listening['address']}", str(promise["message"]))
         yield running
         child.process.terminate()
         with trio.move_on_after(DRAIN_PATIENCE):

@@ -35,6 +35,7 @@ DIRECT_SECONDS = 5.0  # how long the direct producer may take, at one job a roun
 DIRECT_JOBS = 100
 JOBS = 4000
 INTERRUPTED = 130  # exit code, as shells have it
+REACH_PATIENCE = 5.0  # seconds for a first connection to another server
 SWEEP_PATIENCE = 10.0  # seconds for removing the queue from another server
 STAGES = ("direct", "through the sidecar", "worker")
 
@@ -120,6 +121,16 @@ def _checked(url: str, rtt: float) -> UpstreamAddress:
     return address
 
 
+async def _check_reachable(address: UpstreamAddress) -> None:
+    """One clear line now is better than what a producer says later."""
+    try:
+        with trio.fail_after(REACH_PATIENCE):
+            stream = await trio.open_tcp_stream(address.host, address.port)
+    except (OSError, trio.TooSlowError) as error:
+        raise DemoError(f"{address.display} can't be reached ({error or 'no answer'})") from error
+    await stream.aclose()
+
+
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first error in a group of groups."""
     error = group.exceptions[0]
@@ -147,6 +158,7 @@ class _Demo:
                 name = "An embedded Faktory (in memory, for this demo only)"
             else:
                 embedded = None
+                await _check_reachable(theirs)
                 name = f"Faktory at {theirs.display}"
             far = url
             if self._rtt:
@@ -167,8 +179,20 @@ class _Demo:
                 return await self._stages(server, start)
         finally:
             if not server.ours:
-                with trio.move_on_after(SWEEP_PATIENCE, shield=True):
-                    await run_program("sweeper", Order(server.near, self._queue), lambda done: None)
+                with trio.CancelScope(shield=True):
+                    await self._sweep(server)
+
+    async def _sweep(self, server: _Server) -> None:
+        """Removes our queue; where that fails, says that it is still there."""
+        swept = False
+        with trio.move_on_after(SWEEP_PATIENCE):
+            try:
+                await run_program("sweeper", Order(server.near, self._queue), lambda done: None)
+                swept = True
+            except* DemoError as group:
+                self._display.say(str(_first(group)))
+        if not swept:
+            self._display.say(f"The queue {self._queue} could not be removed.")
 
     async def _stages(self, server: _Server, start: Callable[[str, int], Stage]) -> _Outcome:
         direct = await self._produce(server.far, start(STAGES[0], self._jobs.direct), first=0)
@@ -179,6 +203,7 @@ class _Demo:
             "SIDECAR_JOURNAL_DIR": f"{self._directory}/journal",
             "SIDECAR_ACK": ACK,
             "SIDECAR_LOG_FORMAT": "json",
+            "SIDECAR_LOG_LEVEL": "debug",  # the level at which it tells its address
         }
         async with run_sidecar(settings) as sidecar:
             stage = start(STAGES[1], self._jobs.through)
@@ -219,7 +244,7 @@ def mistakes(jids: Sequence[str], ran: Ran) -> str:
         "had a wrong result": sum(expected.get(jid, result) != result for jid, result in ran.results),
         "are left in the queue": ran.left,
     }
-    return ", ".join(f"{count:,} jobs {what}" for what, count in found.items() if count)
+    return ", ".join(f"jobs that {what}: {count:,}" for what, count in found.items() if count)
 
 
 def measure(pushed: Pushed, arrivals: Mapping[str, float] | None) -> Measured:
