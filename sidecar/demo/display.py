@@ -14,6 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 
+TABLE_WIDTH = 76  # characters
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """How one producer fared.
@@ -88,7 +91,8 @@ class Display:
             )
         table.add_row("factor", f"{through.rate / direct.rate:,.0f}x", "", "", "")
         self._console.print()
-        self._console.print(table)
+        width = max(self._console.width, TABLE_WIDTH)  # a narrow window folds lines better than rich cuts cells
+        self._console.print(table, width=width, crop=False, soft_wrap=True)
         self._console.print()
 
 
