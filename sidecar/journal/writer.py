@@ -127,9 +127,11 @@ class Writer:
                 if not self._commit(now):
                     break
             self._refuse_late(now)
-            if self._broken is None:
-                self._guard(self._requeue_and_answer)
-            if now >= self._upkeep_at or self._stop_by is not None:
+            if self._asks:
+                self._guard(self._answer)  # reading mostly works on a disk that can't be written
+            if self._broken is None and self._requeues:
+                self._guard(self._put_back)
+            if self._broken is None and now >= self._upkeep_at:
                 self._guard(partial(self._upkeep, now))
         self._close()
 
@@ -165,10 +167,8 @@ class Writer:
         """Seconds until something is due by itself."""
         if self._stop_by is not None:
             return MEND_FIRST if self.fault else 0.0
-        until = self._upkeep_at
-        if self._broken is not None:
-            until = min(until, self._mend_at)
-        elif self._settles:
+        until = self._upkeep_at if self._broken is None else self._mend_at
+        if self._settles and self._broken is None:
             until = min(until, self._settles[0].since + SETTLE_DELAY)
         if self._appends:
             until = min(until, self._appends[0].due)
@@ -338,8 +338,10 @@ class Writer:
             log.error("journal_broken", message=f"Jobs are refused until the disk works again: {fault}")
             self._mend_pause = MEND_FIRST
         self._broken = f"{fault}; the journal's disk needs a look, jobs are accepted again by themselves"
-        self._mend_at = time.monotonic() + self._mend_pause
-        self._mend_pause = min(2 * self._mend_pause, MEND_LAST)
+        now = time.monotonic()
+        if now >= self._mend_at:
+            self._mend_at = now + self._mend_pause
+            self._mend_pause = min(2 * self._mend_pause, MEND_LAST)
 
     def _rebuild(self, error: Exception) -> None:
         """The database turned out to be damaged while it was in use."""
@@ -369,7 +371,7 @@ class Writer:
 
     # the rest
 
-    def _requeue_and_answer(self) -> None:
+    def _put_back(self) -> None:
         while self._requeues:
             request = self._requeues[0]
             put_back = self._store.put_back(request.flagged, request.first, time.time())
@@ -379,6 +381,8 @@ class Writer:
             self._counts = self._store.counts()
             self._calls.append(partial(request.done, range(request.first, request.first + put_back)))
             self._say()
+
+    def _answer(self) -> None:
         while self._asks:
             ask = self._asks[0]
             answer = ask.question(self._store)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,58 +9,7 @@ import trio
 
 from sidecar.errors import Refusal, StartError
 from sidecar.journal import DeadLetter, Journal
-
-UPSTREAM = "tcp://upstream.example:7419"
-BOUND = 256 * 1024 * 1024
-
-
-def payload(number: int, size: int = 100) -> bytes:
-    """A job's JSON of about `size` bytes."""
-    return b'{"jid":"%016d","jobtype":"T","args":["%s"]}' % (number, b"x" * max(0, size - 60))
-
-
-@asynccontextmanager
-async def running(
-    directory: Path, *, upstream: str = UPSTREAM, max_bytes: int = BOUND, adopt: bool = False
-) -> AsyncIterator[Journal]:
-    """An open journal whose writer runs; closed at the end."""
-    journal = await trio.to_thread.run_sync(
-        lambda: Journal.open(directory, upstream=upstream, max_bytes=max_bytes, adopt=adopt)
-    )
-    async with trio.open_nursery() as nursery:
-        await nursery.start(journal.run)
-        yield journal
-        nursery.cancel_scope.cancel()
-
-
-async def appended(journal: Journal, payloads: Sequence[bytes], origin: int = 1) -> int:
-    """Appends and waits until they are stored."""
-    ended = trio.Event()
-    answers: list[Refusal | None] = []
-
-    def done(refusal: Refusal | None) -> None:
-        answers.append(refusal)
-        ended.set()
-
-    first = journal.append(payloads, origin, done)
-    await ended.wait()
-    if answers[0] is not None:
-        raise answers[0]
-    return first
-
-
-async def settled(journal: Journal, ids: Sequence[int]) -> None:
-    """Settles and waits until that is committed."""
-    ended = trio.Event()
-    journal.settle(ids, ended.set)
-    await ended.wait()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Waits for a condition, polled."""
-    with trio.fail_after(seconds):
-        while not condition():
-            await trio.sleep(0.01)
+from tests.journal.running import BOUND, UPSTREAM, appended, payload, running, settled
 
 
 async def test_appended_jobs_come_back_in_order(tmp_path: Path) -> None:

@@ -1,0 +1,145 @@
+"""What happens in a process of its own beneath the shim: `python -m tests.journal.scenarios NAME DIRECTORY …`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from pathlib import Path
+
+import trio
+
+from sidecar.errors import Refusal
+from tests.journal.running import Answer, appended, everything, number_of, payload, running, settled, until
+
+
+def rule(*lines: str) -> None:
+    """Sets the shim's rules; the file is replaced as a whole, so that no call reads a half of it."""
+    control = Path(os.environ["SHIM_CONTROL"])
+    new = control.with_suffix(".new")
+    new.write_text("\n".join(["#", *lines]) + "\n")
+    os.replace(new, control)
+
+
+async def failing_sync(directory: Path) -> None:
+    """A failed fsync is never acknowledged, and after it was mended nothing of it is there twice."""
+    async with running(directory) as journal:
+        await appended(journal, [payload(0)])
+        rule(f"sync journal.db fail {errno.EIO}")
+        answer = Answer()
+        started = time.monotonic()
+        journal.append([payload(1)], 1, answer)
+        await until(lambda: journal.fault is not None)
+        assert "commit failed: disk I/O error" in str(journal.fault), journal.fault
+        await answer.came.wait()
+        assert 0.9 < time.monotonic() - started < 3
+        assert answer.refusal is not None
+        assert answer.refusal.message.startswith("in doubt: "), answer.refusal
+        late = Answer()
+        journal.append([payload(2)], 1, late)
+        await trio.sleep(0.2)
+        rule()
+        await late.came.wait()
+        assert late.refusal is None, late.refusal
+        assert journal.fault is None
+        assert [number_of(row) for row in await everything(journal)] == [0, 2]
+        assert journal.waiting == 2
+    async with running(directory) as journal:
+        assert [number_of(row) for row in await everything(journal)] == [0, 2]
+
+
+async def full_disk(directory: Path) -> None:
+    """ENOSPC from the disk: jobs are refused, deletions go on, service comes back."""
+    async with running(directory) as journal:
+        await appended(journal, [payload(n, 1000) for n in range(1000)])
+        rule(f"write journal.db fail {errno.ENOSPC}")
+        try:
+            await appended(journal, [payload(1)])
+        except Refusal as refusal:
+            assert "disk full" in refusal.message, refusal
+        else:
+            raise AssertionError("stored on a full disk")
+        assert not (directory / "reserve").exists()
+        rule()
+        await until(lambda: journal.fault is None)
+        assert (directory / "reserve").stat().st_size == 16 * 1024 * 1024
+        await settled(journal, range(1, 1001))
+        await appended(journal, [payload(2)])
+        assert journal.waiting == 1
+
+
+async def read_only(directory: Path) -> None:
+    """A volume that turns read-only: refused with a clear text, mended by itself."""
+    async with running(directory) as journal:
+        await appended(journal, [payload(0)])
+        rule(*(f"{call} journal.db fail {errno.EROFS}" for call in ("write", "sync", "truncate")))
+        try:
+            await appended(journal, [payload(1)])
+        except Refusal as refusal:
+            assert "commit failed" in refusal.message, refusal
+        else:
+            raise AssertionError("stored on a read-only disk")
+        assert await journal.fetch([1])
+        rule()
+        await until(lambda: journal.fault is None)
+        await appended(journal, [payload(2)])
+
+
+async def stalled(directory: Path) -> None:
+    """A disk that hangs doesn't hold up the event loop; what was appended is stored when it goes on."""
+    async with running(directory) as journal:
+        rule("sync -wal delay 0")
+        answer = Answer()
+        journal.append([payload(0)], 1, answer)
+        longest = 0.0
+        for _ in range(450):
+            before = time.monotonic()
+            await trio.sleep(0.01)
+            longest = max(longest, time.monotonic() - before)
+        assert longest < 0.3, longest
+        assert not answer.came.is_set()
+        assert "disk stalled: a commit has been running for" in str(journal.fault), journal.fault
+        rule()
+        await answer.came.wait()
+        assert answer.refusal is None
+        assert journal.fault is None
+
+
+async def stop_on_broken_disk(directory: Path) -> None:
+    """A stop beside a disk that refuses ends, and what was acknowledged stays."""
+    async with running(directory) as journal:
+        await appended(journal, [payload(0), payload(1)])
+        rule(f"sync journal.db fail {errno.EIO}", f"write journal.db fail {errno.EIO}")
+        journal.settle([1])
+        journal.append([payload(2)], 1, Answer())
+        await until(lambda: journal.fault is not None)
+    rule()
+    async with running(directory) as journal:
+        assert journal.recovery.unclean
+        assert {0, 1} <= {number_of(row) for row in await everything(journal)}
+
+
+async def producer(directory: Path) -> None:
+    """Appends, settles, notes and buries until it is killed; each acknowledged number is a line of `acks`."""
+    acks = os.open(directory.parent / "acks", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    started = int(time.time() * 1000) % 10**9 * 1000
+    async with running(directory) as journal:
+        for step in range(10**6):
+            numbers = [started + step * 8 + n for n in range(1 + step % 7)]
+            first = await appended(journal, [payload(n, 50 + 97 * (step % 13)) for n in numbers])
+            os.write(acks, b"".join(b"+%d\n" % n for n in numbers))
+            if step % 3 == 0:
+                os.write(acks, b"-%d\n" % numbers[0])
+                journal.settle([first])
+
+
+def main() -> None:
+    """Runs the scenario that the command line names."""
+    name, directory = sys.argv[1:3]
+    trio.run(globals()[name], Path(directory))
+    print("ok")
+
+
+if __name__ == "__main__":
+    main()
