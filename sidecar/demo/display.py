@@ -10,9 +10,9 @@ from typing import Protocol
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
-
 
 TABLE_WIDTH = 76  # characters
 
@@ -92,7 +92,8 @@ class Display:
         table.add_row("factor", f"{through.rate / direct.rate:,.0f}x", "", "", "")
         self._console.print()
         width = max(self._console.width, TABLE_WIDTH)  # a narrow window folds lines better than rich cuts cells
-        self._console.print(table, width=width, crop=False, soft_wrap=True)
+        segments = self._console.render(table, self._console.options.update(width=width))
+        self._console.print(Segments(segments), soft_wrap=True, end="")
         self._console.print()
 
 
