@@ -118,6 +118,6 @@ class Origin:
         """
         epoch = self.epoch
         if epoch.unsettled == 0:
-            return epoch
+            return epoch if epoch.previous is None else epoch.previous
         self.epoch = Epoch(next(self._numbers), previous=epoch)
         return epoch
