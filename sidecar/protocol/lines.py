@@ -50,7 +50,7 @@ class LineReader:
         """
         if self._broken:
             raise LineTooLong(self._limit, [])
-        fits = len(self._partial) + len(data) <= self._limit
+        fits = len(self._partial) + len(data) < self._limit
         lines = data.split(b"\n")
         rest = lines.pop()
         if lines and self._partial:

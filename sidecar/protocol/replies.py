@@ -17,6 +17,7 @@ _BULK_HEADER = re.compile(rb"\$(0|[1-9][0-9]{0,18})\r\n")
 _NUMBER = re.compile(rb":[+-]?[0-9]{1,19}\r\n")
 _LONGEST_HEADER = 22
 _LONGEST_QUOTE = 60
+_UNKNOWN = -1
 
 
 class ProtocolError(Exception):
@@ -78,10 +79,11 @@ class ReplyReader:
         if self._broken is not None:
             raise ProtocolError(self._broken)
         if self._partial:
+            before = len(self._partial)
             self._partial += data
-            # Look again only when a whole reply or the end of a header can be there: no byte is scanned often.
-            if len(self._partial) < self._needed or (not self._needed and b"\n" not in data):
-                self._check_length()
+            # Look again only when a whole reply or the end of a header is there: no byte is scanned often.
+            if len(self._partial) < self._needed or (not self._needed and self._partial.find(b"\r\n", before - 1) < 0):
+                self._check_partial()
                 return []
             data = bytes(self._partial)
             self._partial.clear()
@@ -92,42 +94,47 @@ class ReplyReader:
         position = 0
         while position < len(data):
             end = self._end(data, position)
-            if end > len(data) or end < 0:
+            if end - position > self._limit:
+                self._fail_long()
+            if end == _UNKNOWN or end > len(data):
                 self._needed = max(end - position, 0)
                 self._partial += data[position:]
-                self._check_length()
+                self._check_partial()
                 break
             replies.append(data[position:end])
             position = end
         return replies
 
     def _end(self, data: bytes, start: int) -> int:
-        """Where the reply at `start` ends, also when that is behind the data; -1 when not known yet."""
+        """Where the reply at `start` ends, also when that is behind the data; `_UNKNOWN` without a whole header."""
+        kind = data[start]
+        if kind not in b"+-:$":
+            self._fail(data[start:])
         header_end = data.find(b"\r\n", start) + 2
-        match data[start : start + 1]:
-            case b"+" | b"-":
-                return header_end if header_end > 1 else -1
-            case b":" | b"$" as kind:
-                if header_end <= 1:
-                    return -1 if len(data) - start < _LONGEST_HEADER else self._fail(data[start:])
-                if kind == b":":
-                    return header_end if _NUMBER.match(data, start) else self._fail(data[start:])
-                if data.startswith(NIL, start):
-                    return header_end
-            case _:
-                self._fail(data[start:])
+        if header_end < 2:
+            return _UNKNOWN
+        if kind in b"+-" or data.startswith(NIL, start):
+            return header_end
+        if kind in b":":
+            return header_end if _NUMBER.match(data, start) else self._fail(data[start:])
         header = _BULK_HEADER.match(data, start)
         if header is None:
             self._fail(data[start:])
-        end = header.end() + int(header[1]) + 2
+        end = header_end + int(header[1]) + 2
         if end <= len(data) and not data.startswith(b"\r\n", end - 2):
             self._fail(data[end - 2 :])
         return end
 
-    def _check_length(self) -> None:
-        if max(self._needed, len(self._partial)) > self._limit:
-            self._broken = f"a reply is longer than {self._limit:,} bytes"
-            raise ProtocolError(self._broken)
+    def _check_partial(self) -> None:
+        """Raise when what is there can't become a reply any more."""
+        if len(self._partial) > self._limit:
+            self._fail_long()
+        if not self._needed and self._partial[0] in b":$" and len(self._partial) >= _LONGEST_HEADER:
+            self._fail(bytes(self._partial))
+
+    def _fail_long(self) -> NoReturn:
+        self._broken = f"a reply is longer than {self._limit:,} bytes"
+        raise ProtocolError(self._broken)
 
     def _fail(self, found: bytes) -> NoReturn:
         self._broken = f"not a reply: {_quote(found)}"
