@@ -46,9 +46,15 @@ def command(context: click.Context, question: str, timeout: float) -> int:
         else:
             _ask_faktory(settings, timeout)
     except (OSError, http.client.HTTPException) as error:
-        reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
-        raise StartError(f"not well: {reason}") from error
+        raise StartError(f"not well: {_reason(error)}") from error
     return 0
+
+
+def _reason(error: OSError | http.client.HTTPException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return (strerror or str(error) or "no answer").lower()
 
 
 def _ask_http(bind: Bind, path: str, settings: Settings, timeout: float) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Final, Protocol
 from urllib.parse import quote
 
@@ -15,13 +17,15 @@ import trio
 from sidecar import logs
 from sidecar.banner import reachable
 from sidecar.cli.options import given_flags, load_and_log, settings_options
-from sidecar.config import SETTINGS, Loaded, Settings
+from sidecar.cli.slots import free_slot
+from sidecar.config import SETTINGS, Ack, Loaded, Settings
 from sidecar.config.gathering import FILE_SUFFIX
 from sidecar.errors import StartError
 
 NOT_FOUND: Final = 127  # both as shells have it
 NOT_EXECUTABLE: Final = 126
 SIGNALLED: Final = 128  # plus the signal's number
+CUT_SHORT: Final = 1  # a signal ended the drain of a command that had ended well
 
 DEFAULTS: Final = {"SIDECAR_LISTEN": "127.0.0.1:0", "SIDECAR_HTTP_LISTEN": "off", "SIDECAR_LOG_LEVEL": "warning"}
 FORWARDED: Final = (
@@ -56,7 +60,22 @@ def command(context: click.Context, command_line: tuple[str, ...]) -> int:
     _check_runnable(command_line[0])
     given = {name: text for name, text in os.environ.items() if text}
     loaded = load_and_log(given_flags(context), DEFAULTS | given)
-    return trio.run(around, loaded, command_line, os.environ)
+    with _own_journal(loaded) as ours:
+        return trio.run(around, ours, command_line, os.environ)
+
+
+def _own_journal(loaded: Loaded) -> AbstractContextManager[Loaded]:
+    """The settings with a journal directory that no other `run` has, unless one was given or none is needed."""
+    settings = loaded.settings
+    if loaded.sources["SIDECAR_JOURNAL_DIR"] != "default" or not settings.auto_batch or settings.ack is not Ack.DISK:
+        return nullcontext(loaded)
+    return _in_a_slot(loaded)
+
+
+@contextmanager
+def _in_a_slot(loaded: Loaded) -> Iterator[Loaded]:
+    with free_slot(loaded.settings.journal_dir) as directory:
+        yield replace(loaded, settings=replace(loaded.settings, journal_dir=directory))
 
 
 def _check_runnable(program: str) -> None:
@@ -83,7 +102,7 @@ async def around(loaded: Loaded, command_line: Sequence[str], environ: Mapping[s
     """
     from sidecar.app import serve
 
-    stop, served = trio.Event(), SIGNALLED + signal.SIGINT  # unless it ends by itself
+    stop, served = trio.Event(), CUT_SHORT
 
     async def serving(task_status: trio.TaskStatus[Listening]) -> None:
         nonlocal served
