@@ -30,7 +30,7 @@ from sidecar.demo.wan import SimulatedWan
 from sidecar.demo.workunits import parse_timestamp
 from sidecar.errors import StartError
 
-ACK = "memory"
+ACK = "disk"
 DIRECT_SECONDS = 5.0  # how long the direct producer may take, at one job a round trip
 DIRECT_JOBS = 100
 JOBS = 4000
