@@ -74,6 +74,7 @@ def _framework(routers: Sequence[APIRouter]) -> FastAPI:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         exception_handlers={Problem: on_problem, HTTPException: on_http_exception, Exception: on_error},
     )
     for router in routers:

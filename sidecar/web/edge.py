@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sidecar.logs import get_logger
 from sidecar.web.bounds import Bodies, Gone, answer_early, replay
 from sidecar.web.problems import Problem
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-_log = structlog.get_logger("sidecar.web")
+_log = get_logger()
 _IDENTITY: Final = (b"", b"identity")
 
 
@@ -59,7 +59,7 @@ class Edge:
         except Gone:
             _log.debug("http_client_gone", message="An HTTP client left in the middle of its request")
         except Exception:
-            _log.exception("http_request_failed", message="An HTTP request failed", path=scope["path"])
+            _log_failure(scope)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request and read its body, then have it answered.
@@ -90,11 +90,20 @@ class Edge:
             inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
             await self._application(inner, receive, send)
             return
+        request = Request(scope, receive)
         try:
-            response = await endpoint(Request(scope, receive))
+            response = await endpoint(request)
         except Problem as problem:
             response = problem.response()
+        except Exception as error:
+            _log_failure(scope)
+            response = await on_error(request, error)
         await response(scope, receive, send)
+
+
+def _log_failure(scope: Scope) -> None:
+    """The exception that is being handled, which only a mistake of ours can be."""
+    _log.exception("http_request_failed", message=f"The answer to {scope['method']} {scope['path']} failed")
 
 
 async def on_problem(_request: Request, error: Exception) -> Response:

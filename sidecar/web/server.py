@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import h11
-import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
@@ -26,6 +25,7 @@ from hypercorn.typing import ConnectionState
 
 from sidecar.config import Bind, host_port
 from sidecar.errors import StartError
+from sidecar.logs import get_logger
 from sidecar.web.bounds import GRACE_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, MAX_HEAD, WRITE_SECONDS
 from sidecar.web.problems import MEDIA_TYPE, Problem
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 BACKLOG: Final = 1024  # connections that wait to be accepted; a burst of short-lived clients must not be refused
 MAX_REQUESTS: Final = 10**9  # of one connection: no bound (Hypercorn's is 1,000)
 
-_log = structlog.get_logger("sidecar.web")
+_log = get_logger()
 
 
 class Listener:
