@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import trustme
 
 from tests.real import parts
 from tests.real.faktory_server import Certificate, RealFaktory
@@ -88,6 +89,19 @@ def go_client() -> Path:
 def node_clients() -> Path:
     """The directory with our Node programs."""
     return require("node-clients")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A server certificate for localhost and the loopback addresses, of an authority that nobody knows."""
+    directory = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    server = authority.issue_cert("localhost", "127.0.0.1", "::1")
+    made = Certificate(directory / "chain.pem", directory / "key.pem", directory / "authority.pem")
+    made.chain.write_bytes(b"".join(part.bytes() for part in server.cert_chain_pems))
+    made.key.write_bytes(server.private_key_pem.bytes())
+    made.authority.write_bytes(authority.cert_pem.bytes())
+    return made
 
 
 class FaktoryFactory(Protocol):

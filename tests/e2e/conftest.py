@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from tests.clients.programs import Library, Program
 from tests.conftest import require
-from tests.real.faktory_server import RealFaktory
+from tests.real.faktory_server import Certificate, RealFaktory
 from tests.real.sidecar_command import SidecarProcess
 from tests.real.toxiproxy_server import Toxiproxy
 
@@ -28,12 +27,14 @@ class Way:
         ack: the sidecar's SIDECAR_ACK; None goes straight to Faktory.
         password: Faktory's password.
         listen_password: the sidecar's own, for its local clients.
+        tls: whether Faktory speaks TLS, with a certificate of a private authority.
     """
 
     name: str
     ack: str | None = None
     password: str | None = None
     listen_password: str | None = None
+    tls: bool = False
 
 
 WAYS = (
@@ -41,6 +42,7 @@ WAYS = (
     Way("direct-password", password="upstr3am"),  # pyfaktory takes it from the URL without decoding
     Way("sidecar-upstream", ack="upstream"),
     Way("sidecar-memory-passwords", ack="memory", password="u/p:stre@m", listen_password="l0cal"),
+    Way("sidecar-upstream-tls", ack="upstream", password="upstr3am", tls=True),
 )
 
 
@@ -58,22 +60,25 @@ class Route:
 
 @pytest.fixture(scope="module", params=WAYS, ids=lambda way: way.name)
 def open_route(
-    request: pytest.FixtureRequest, faktory_parts: None, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    faktory_parts: None,
+    certificate: Certificate,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Route]:
     """One Faktory, and for the ways that have one a sidecar and its link, for all tests of a module."""
     way: Way = request.param
-    faktory = RealFaktory(password=way.password)
+    faktory = RealFaktory(password=way.password, tls=certificate if way.tls else None)
     faktory.start()
     try:
         if way.ack is None:
             yield Route(way, faktory.url, faktory.port, way.password, faktory, None)
         else:
-            if importlib.util.find_spec("sidecar.app") is None:
-                pytest.skip("sidecar.app isn't there yet")
             require("toxiproxy")
             toxiproxy: Toxiproxy = request.getfixturevalue("toxiproxy_server")
             link = toxiproxy.link(faktory.port, round_trip=ROUND_TRIP)
             settings = {"SIDECAR_UPSTREAM": faktory.url_at(link.port), "SIDECAR_ACK": way.ack}
+            if way.tls:
+                settings["SIDECAR_UPSTREAM_TLS_CA"] = str(certificate.authority)
             if way.listen_password:
                 settings["SIDECAR_LISTEN_PASSWORD"] = way.listen_password
             sidecar = SidecarProcess(tmp_path_factory.mktemp("sidecar"), settings)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.clients.programs import GO, LIBRARIES, NODE_WORKER, PYFAKTORY, Library
-from tests.e2e.conftest import Route, RunProgram
+from tests.e2e.conftest import WAYS, Route, RunProgram
 from tests.real.faktory_server import RealFaktory
 from tests.real.polling import wait_for
 
@@ -61,6 +61,12 @@ def assert_arrived(faktory: RealFaktory, pushed: list[dict[str, Any]]) -> None:
         assert ("at" in kept) == ("at" in job)
 
 
+def commands(faktory: RealFaktory) -> int:
+    """How many commands Faktory has run since its start."""
+    count: int = faktory.info()["server"]["command_count"]
+    return count
+
+
 def by_jid(job: dict[str, Any]) -> str:
     """The key to sort jobs by."""
     jid: str = job["jid"]
@@ -96,9 +102,12 @@ def test_each_job_of_a_bulk_push_arrives_once_and_intact(
 
 def test_concurrent_pushes_of_one_program_all_arrive(route: Route, run_program: RunProgram) -> None:
     jobs = [{"jid": uuid.uuid4().hex, "jobtype": "Record", "queue": QUEUE, "args": [n]} for n in range(500)]
+    before = commands(route.faktory)
     program = run_program(NODE_WORKER, route.url, do="push-at-once", jobs=jobs)
     program.finish()
     assert_arrived(route.faktory, jobs)
+    needed = commands(route.faktory) - before
+    assert (needed < len(jobs) / 4) if route.sidecar else (needed >= len(jobs))
 
 
 def test_the_refused_job_of_a_bulk_push_is_named(route: Route, run_program: RunProgram) -> None:
@@ -163,6 +172,10 @@ def test_a_worker_runs_each_job_once_and_settles_it(route: Route, library: Libra
     assert children == [f"{jid}-child" for jid in parents]
 
 
+# Half a minute each: `direct` is enough to prove the programs.
+@pytest.mark.parametrize(
+    "open_route", [way for way in WAYS if way.name != "direct-password"], indirect=True, ids=lambda way: way.name
+)
 def test_workers_are_quieted_and_terminated(route: Route, run_program: RunProgram) -> None:
     """All libraries side by side, because the Go worker beats every 15 s and can't be told otherwise."""
     workers = {f"worker-{uuid.uuid4().hex[:8]}": library for library in (GO, NODE_WORKER, PYFAKTORY)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import uuid
 from pathlib import Path
@@ -16,10 +15,7 @@ from tests.e2e.conftest import RunProgram
 from tests.real.polling import wait_for
 from tests.real.toxiproxy_server import Toxiproxy
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(importlib.util.find_spec("sidecar.app") is None, reason="sidecar.app isn't there yet"),
-]
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 RUN = (sys.executable, "-m", "sidecar", "run", "--")
 

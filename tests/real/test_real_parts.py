@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.conftest import FaktoryFactory
-from tests.real.faktory_server import RealFaktory
+from tests.real.faktory_server import Certificate, RealFaktory
 from tests.real.polling import wait_for
 from tests.real.raw_client import RawClient, ServerError
 from tests.real.toxiproxy_server import Toxiproxy
@@ -45,6 +46,16 @@ def test_a_password_is_demanded(faktory_factory: FaktoryFactory) -> None:
         RawClient(server.port, "wrong")
     assert server.info()["faktory"]["queues"] == {}
     assert server.url.startswith("tcp://:s3cret%2Fwith%3Aodd%40signs@localhost:")
+
+
+def test_tls_is_served_with_the_given_certificate(faktory_factory: FaktoryFactory, certificate: Certificate) -> None:
+    server = faktory_factory(tls=certificate)
+    assert server.url.startswith("tcp+tls://localhost:")
+    with server.client() as client:
+        assert client.push(JOB) == "OK"
+    assert "parts-0001" in server.web("/queues/default")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        server.client(tls=ssl.create_default_context())
 
 
 def test_jobs_survive_a_restart_on_the_same_port(faktory_factory: FaktoryFactory) -> None:
