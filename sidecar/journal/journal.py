@@ -39,10 +39,11 @@ class Journal:
     """The durable store of jobs that are acknowledged and not yet settled.
 
     Attributes:
-        recovery: what was found at the start.
+        recovery: what was found at the start, or when damage came to light later.
         waiting: jobs that are stored; a settled one counts until its deletion is committed.
         dead: dead letters.
         damaged: rows that were set aside because they aren't what was written.
+        missing: jobs that were counted and turned out not to be there when the journal had run empty.
         size: bytes on disk of database, WAL and reserve, about a second old.
         last_id: highest id that was committed.
         oldest: when the oldest stored job was appended, unix seconds, about a second old.
@@ -58,6 +59,7 @@ class Journal:
         self.waiting = counts.jobs
         self.dead = counts.dead
         self.damaged = counts.damaged
+        self.missing = 0
         self.last_id = counts.last_id
         self.size = space.size
         self.oldest = store.oldest()
@@ -89,9 +91,7 @@ class Journal:
         try:
             make_directory(directory)
             lock = Lock(directory)
-            store, recovery = open_store(directory, unclean=lock.unclean)
-            _claim(store, directory, upstream, adopt=adopt)
-            _put_back_flagged(store)
+            store, recovery = open_store(directory, unclean=lock.unclean, prepare=partial(_prepare, upstream, adopt))
             space = Space(directory, max_bytes)
             lacking = space.disk_lacks()
             if lacking is not None:
@@ -233,6 +233,9 @@ class Journal:
         counts = news.counts
         self.waiting, self.dead, self.damaged = counts.jobs, counts.dead, counts.damaged
         self.last_id, self.size, self.oldest = counts.last_id, news.size, news.oldest
+        self.missing = news.missing
+        if news.recovery is not None:
+            self.recovery = news.recovery
         for call in news.calls:
             call()
         if news.seconds and self.on_commit is not None:
@@ -265,8 +268,8 @@ class Journal:
             self.set_aside(ids)
 
 
-def _claim(store: Store, directory: Path, upstream: str, *, adopt: bool) -> None:
-    """Records the upstream that the journal is filled for.
+def _prepare(upstream: str, adopt: bool, store: Store) -> None:
+    """Records the upstream that the journal is filled for, and puts flagged dead letters back.
 
     Raises:
         StartError: it holds jobs for another one.
@@ -274,7 +277,7 @@ def _claim(store: Store, directory: Path, upstream: str, *, adopt: bool) -> None
     recorded, jobs = store.setting("upstream"), store.counts().jobs
     if recorded not in (None, upstream) and jobs and not adopt:
         raise StartError(
-            f"journal {directory} holds {jobs:,} jobs for {recorded}, upstream is {upstream}; "
+            f"journal {store.directory} holds {jobs:,} jobs for {recorded}, upstream is {upstream}; "
             "use another SIDECAR_JOURNAL_DIR or --adopt-journal"
         )
     if recorded is None and jobs:
@@ -283,9 +286,6 @@ def _claim(store: Store, directory: Path, upstream: str, *, adopt: bool) -> None
         )
     if recorded != upstream:
         store.set_setting("upstream", upstream)
-
-
-def _put_back_flagged(store: Store) -> None:
     while flagged := store.flagged(RETRY_PAGE):
         store.put_back(flagged, store.highest_id() + 1, time.time())
 

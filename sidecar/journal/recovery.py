@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,8 +74,11 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def open_store(directory: Path, *, unclean: bool) -> tuple[Store, Recovery]:
+def open_store(directory: Path, *, unclean: bool, prepare: Callable[[Store], None]) -> tuple[Store, Recovery]:
     """Opens the journal of a directory that this process owns, mending it where needed.
+
+    Args:
+        prepare: what else is done at the start, again after a rebuild when it meets damage.
 
     Raises:
         StartError: it was written by a later version.
@@ -85,8 +89,9 @@ def open_store(directory: Path, *, unclean: bool) -> tuple[Store, Recovery]:
         damage = _look_at_wal(directory) if unclean else None
         if damage is not None:
             store, recovery = rebuild(directory, damage)
+            prepare(store)
         else:
-            store, recovery = _open_sound(directory)
+            store, recovery = _open_sound(directory, prepare)
     except NewerFormat as error:
         raise StartError(
             f"journal {directory} was written by a later version (format {error.args[0]}, this one knows {FORMAT}); "
@@ -97,23 +102,22 @@ def open_store(directory: Path, *, unclean: bool) -> tuple[Store, Recovery]:
     return store, replace(recovery, jobs=counts.jobs, dead=counts.dead, unclean=unclean)
 
 
-def _open_sound(directory: Path) -> tuple[Store, Recovery]:
+def _open_sound(directory: Path, prepare: Callable[[Store], None]) -> tuple[Store, Recovery]:
+    store: Store | None = None
     try:
         store = Store(directory)
-    except Damaged as error:
-        return rebuild(directory, str(error))
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        return rebuild(directory, str(error))
-    try:
         store.counts()
-    except (Damaged, sqlite3.DatabaseError) as error:
-        store.close()
-        if isinstance(error, sqlite3.DatabaseError) and not is_damage(error):
+        prepare(store)
+        return store, Recovery()
+    except BaseException as error:
+        if store is not None:
+            store.close()
+        if not isinstance(error, Damaged) and not (isinstance(error, sqlite3.DatabaseError) and is_damage(error)):
             raise
-        return rebuild(directory, str(error))
-    return store, Recovery()
+        damage = str(error)
+    store, recovery = rebuild(directory, damage)
+    prepare(store)
+    return store, recovery
 
 
 def is_damage(error: sqlite3.Error) -> bool:

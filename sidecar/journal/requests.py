@@ -11,6 +11,7 @@ from sidecar.errors import Refusal
 from sidecar.journal.seal import DeadLetter
 
 if TYPE_CHECKING:
+    from sidecar.journal.recovery import Recovery
     from sidecar.journal.store import Counts, Store
 
 Done = Callable[[Refusal | None], None]
@@ -81,5 +82,7 @@ class News(msgspec.Struct):
     calls: list[Callable[[], None]]
     size: int
     oldest: float | None
+    missing: int = 0
+    recovery: Recovery | None = None
     jobs: int = 0
     seconds: float = 0.0

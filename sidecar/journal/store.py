@@ -119,6 +119,7 @@ class Store:
             Damaged, NewerFormat: see there.
             sqlite3.Error: it can't be opened or read.
         """
+        self.directory = directory
         path = directory / name
         fresh = not path.exists() or path.stat().st_size == 0
         self.db = connect(path, create=fresh)

@@ -121,12 +121,14 @@ def resealed(content: bytes, page_size: int = 4096) -> bytes:
     """The same WAL with all frames up to the last whole commit made to fit together again, broken ones as they are.
 
     What a broken frame holds is not to be trusted: the rows have seals of their own, and the database is built anew
-    from it. A frame that names an impossible page becomes a copy of the one behind it.
+    from it. A frame that names an impossible page becomes a copy of the next one that doesn't.
     """
     found = scan(content, page_size)
+    if not found.frames:
+        return b""
     frames, salts, _ = _read(content, page_size)
-    largest = max((said[1] for said in frames.said[: found.frames]), default=0)
-    largest = max(largest, found.frames)
+    kept = frames.said[: found.frames]
+    largest = max(page for page, size, *said in kept if said[:2] == list(salts)) + len(kept)
     _, _, _, number, *_ = HEADER.unpack_from(content)
     magic = MAGIC_BIG if sys.byteorder == "big" else MAGIC_LITTLE
     big = magic == MAGIC_BIG
@@ -134,7 +136,7 @@ def resealed(content: bytes, page_size: int = 4096) -> bytes:
     sums = checksum(head, (0, 0), big=big)
     result = [head + struct.pack(">2I", *sums)]
     for here in range(found.frames):
-        source = here if 0 < frames.said[here][0] <= largest or here + 1 == found.frames else here + 1
+        source = next(number for number in range(here, found.frames) if 0 < kept[number][0] <= largest)
         offset = frames.offset(source)
         start, page = content[offset : offset + 8], content[offset + FRAME.size : frames.offset(source + 1)]
         sums = checksum(page, checksum(start, sums, big=big), big=big)

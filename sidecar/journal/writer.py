@@ -18,7 +18,7 @@ from functools import partial
 from itertools import accumulate
 
 from sidecar.errors import Refusal
-from sidecar.journal.recovery import rebuild
+from sidecar.journal.recovery import Recovery, rebuild
 from sidecar.journal.requests import (
     Append,
     Ask,
@@ -102,6 +102,8 @@ class Writer:
         self._upkeep_at = 0.0
         self._full_said_at = -FULL_SAID_EVERY
         self._was_empty = False
+        self._missing = 0
+        self._recovery: Recovery | None = None
         self._stop_by: float | None = None
         self._requeue_asked = False
         self.committing_since: float | None = None
@@ -305,7 +307,8 @@ class Writer:
     def _say(self, *, jobs: int = 0, seconds: float = 0.0) -> None:
         calls, self._calls = self._calls, []
         oldest = self._oldest if self._counts.jobs else None
-        self._tell(News(self._counts, calls, self._space.size, oldest, jobs, seconds))
+        news = News(self._counts, calls, self._space.size, oldest, self._missing, self._recovery, jobs, seconds)
+        self._tell(news)
 
     def _refuse_late(self, now: float) -> None:
         """Refuses what has waited its time for a disk that refuses, or for room."""
@@ -347,7 +350,7 @@ class Writer:
         """The database turned out to be damaged while it was in use."""
         log.error("journal_damaged", message=f"The journal is damaged ({error}): rebuilding it from what is readable")
         self._store.close()
-        self._store, _ = rebuild(self._space.directory, str(error))
+        self._store, self._recovery = rebuild(self._space.directory, str(error))
         self._counts = self._store.counts()
 
     def _mend(self, now: float) -> None:
@@ -423,6 +426,7 @@ class Writer:
         self._oldest = self._store.oldest() if self._counts.jobs else None
         if self._oldest is None and self._counts.jobs:
             lost = self._counts.jobs
+            self._missing += lost
             log.error(
                 "journal_jobs_lost", message=f"{lost:,} jobs are missing from the journal: it was damaged", jobs=lost
             )
