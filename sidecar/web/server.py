@@ -17,6 +17,7 @@ import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
@@ -196,17 +197,23 @@ class _Client:
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self.socket = stream.socket
+        self.broken = False
 
     async def receive_some(self, max_bytes: int) -> bytes:
         return bytes(await self._stream.receive_some(max_bytes))
 
     async def send_all(self, data: bytes) -> None:
         """Send, or break the connection when the client takes too long."""
-        with trio.move_on_after(WRITE_SECONDS) as limit:
-            await self._stream.send_all(data)
-        if limit.cancelled_caught:
+        try:
+            with trio.fail_after(WRITE_SECONDS):
+                await self._stream.send_all(data)
+        except trio.TooSlowError:
+            self.broken = True
             self.abort()
-            raise trio.BrokenResourceError("the client doesn't read")
+            raise trio.BrokenResourceError("the client doesn't read") from None
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.broken = True
+            raise
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()
@@ -243,6 +250,9 @@ class _Connection(TCPServer):
 
     def __init__(self, application: ASGIApp, config: Config, context: WorkerContext, client: _Client) -> None:
         wrapped = ASGIWrapper(application)  # type: ignore[arg-type]  # Starlette's and Hypercorn's types differ by name
+        self._client = client
+        self._reading = True
+        self._under_way = trio.CancelScope()
         super().__init__(wrapped, config, context, {}, client)  # type: ignore[arg-type]  # a stream by duck typing
 
     async def run(self) -> None:
@@ -251,6 +261,10 @@ class _Connection(TCPServer):
         if client_address is None:
             return  # it left before it was accepted
         server_address = _address(self.stream.socket.getsockname)
+        with self._under_way:
+            await self._speak(client_address, server_address)
+
+    async def _speak(self, client_address: tuple[str, int], server_address: tuple[str, int] | None) -> None:
         async with TaskGroup() as task_group:
             self._task_group = task_group
             self.protocol: Any = _Protocol(
@@ -266,7 +280,20 @@ class _Connection(TCPServer):
             )
             await self.idle_task.restart(task_group, self._idle_timeout)
             await self._read_data()
+            self._reading = False
             await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send what the protocol wants sent; a connection that can't be written to ends with all it has under way.
+
+        Hypercorn would go on answering the requests that such a client has sent ahead, and start its idle timer again
+        for a connection that nobody reads any more.
+        """
+        if isinstance(event, Updated) and not self._reading:
+            return
+        await super().protocol_send(event)
+        if self._client.broken:
+            self._under_way.cancel()
 
 
 class _Protocol(H11Protocol):

@@ -235,4 +235,6 @@ async def test_a_client_that_does_not_read_its_answer_is_dropped(
     async with stream:
         nursery.start_soon(push)
         await wait_for_async(lambda: broken, what="the server drops the connection", timeout=20)
-    assert broken
+    other = await Client.connect(port)
+    async with other.stream:
+        assert (await other.request("GET", "/docs")).status == 200, "the server lives on"

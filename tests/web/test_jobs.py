@@ -206,7 +206,7 @@ async def test_bad_jobs_are_refused_with_the_reason(post: Post, intake: Recordin
 
 async def test_a_batch_names_each_bad_job_and_enqueues_none(post: Post, intake: RecordingIntake) -> None:
     good = {"type": "Add", "args": {"a": 1, "b": 2}}
-    jobs = [job for bad, _ in JOB_ERRORS for job in (good, bad)]
+    jobs: list[Any] = [job for bad, _ in JOB_ERRORS for job in (good, bad)]
 
     answer = await post("/jobs/batch", {"jobs": jobs})
 
@@ -241,7 +241,9 @@ async def test_a_body_that_is_no_batch_is_refused(post: Post, intake: RecordingI
 
 
 async def test_a_jid_that_occurs_twice_is_refused_at_each_place(post: Post, intake: RecordingIntake) -> None:
-    jobs = [{"type": "X", "args": [], "jid": jid} for jid in ("same-jid-1", "other-jid", "same-jid-1")]
+    jobs: list[dict[str, Any]] = [
+        {"type": "X", "args": [], "jid": jid} for jid in ("same-jid-1", "other-jid", "same-jid-1")
+    ]
 
     answer = await post("/jobs/batch", {"jobs": jobs})
 

@@ -132,7 +132,7 @@ async def test_a_stop_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) ->
     async def stuck(scope: object, receive: object, send: object) -> None:
         await trio.sleep_forever()
 
-    listeners = bind([Bind("127.0.0.1", 0)], lambda _: stuck, setting="X")  # type: ignore[arg-type,return-value]
+    listeners = bind([Bind("127.0.0.1", 0)], lambda _: stuck, setting="X")
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             addresses = await nursery.start(partial(serve, listeners))
