@@ -220,7 +220,9 @@ class Forwarder:
         self._alone = batch.alone
         self._load += self._weight(batch)
         self.in_flight += len(batch.entries)
-        self._counts.batches += 1
+        first = batch.entries[0]
+        reason = "single" if batch.single else batch.reason
+        self._counts.sent(len(batch.entries), reason, now - first.at if first.at else None)
         if not batch.single:
             self._flush_log.flushed(len(batch.entries), _REASONS[batch.reason], now)
         pipe.send(command, partial(self._answered, batch))
@@ -238,6 +240,7 @@ class Forwarder:
         if reply is None:
             self._lost.append(batch)
             return
+        self._counts.reply.record(trio.current_time() - batch.sent_at)
         try:
             whole = refused_as_a_whole(reply)
             if whole is not None:

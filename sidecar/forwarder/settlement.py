@@ -93,7 +93,7 @@ class Settlement:
         elif kind is not Meaning.FINAL:
             self._pacing.transient(trio.current_time())
         if entry.verdict is not None:
-            self._counts.rejected += 1
+            self._counts.reject(entry.jid, entry.payload, text, dead=False)
             entry.verdict(reply if reply is not None else reply_line(text))
             self.over([entry])
             return False
@@ -122,8 +122,7 @@ class Settlement:
     def bury(self, entry: Entry, text: str) -> None:
         """An acknowledged job that upstream refused for good becomes a dead letter."""
         attempts = entry.tries + 1
-        self._counts.rejected += 1
-        self._counts.dead += 1
+        self._counts.reject(entry.jid, entry.payload, text, dead=True)
         log.error(
             "job_dead",
             message=f"Faktory refused an acknowledged job for good: {text}",
