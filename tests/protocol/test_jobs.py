@@ -435,19 +435,27 @@ def objects(draw: st.DrawFn) -> bytes:
         wanted.append(draw(st.sampled_from(wanted)))
     if draw(st.booleans()):
         wanted[2] = ("args", draw(st.lists(values, max_size=3)))
-    space = draw(st.tuples(spaces, spaces, spaces, spaces))
+    comma = f"{draw(spaces)},{draw(spaces)}"
     ascii_only = draw(st.booleans())
     members = []
     for key, value in draw(st.permutations(wanted)):
         text = json.dumps(value, ensure_ascii=ascii_only, separators=draw(st.sampled_from(STYLES)))
-        members.append(f"{json.dumps(key, ensure_ascii=ascii_only)}{space[0]}:{space[1]}{text}")
-    return ("{" + f"{space[2]},{space[3]}".join(members) + "}").encode()
+        members.append(f"{json.dumps(key, ensure_ascii=ascii_only)}{draw(spaces)}:{draw(spaces)}{text}")
+    return ("{" + comma.join(members) + "}").encode()
 
 
 @settings(max_examples=400, deadline=None)
 @given(objects())
 def test_keys_by_count_are_keys_by_grammar(payload: bytes) -> None:
     assert certain(payload) == plain_keys(payload)
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\r", "  ", "\t "])
+@pytest.mark.parametrize("repeated", ['"jobtype":"Sub"', '"x":1,"x":2', '"JID":1'])
+def test_one_space_before_a_colon_hides_no_other_key(space: str, repeated: str) -> None:
+    payload = with_members(repeated)
+    assert not certain(payload.replace(b'"jid":', f'"jid"{space}:'.encode()))
+    assert not certain(payload.replace(b'"args":', f'"args"{space}:'.encode()))
 
 
 @pytest.mark.parametrize("seed", range(3))
