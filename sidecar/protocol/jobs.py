@@ -143,26 +143,21 @@ def examine(payload: bytes, stamp: bytes) -> Job | None:
         known += 1
     if (created_at := fields.created_at) is not UNSET:
         known += 1
-    if fields.reserve_for is not UNSET:
-        known += 1
-    if fields.backtrace is not UNSET:
-        known += 1
-    if fields.enqueued_at is not UNSET:
-        known += 1
-    if fields.failure is not UNSET:
-        known += 1
+    for field in (fields.reserve_for, fields.backtrace, fields.enqueued_at, fields.failure):
+        if field is not UNSET:
+            known += 1
     if len(payload) > _SHORT and (_depth(payload) > MAX_DEPTH or _may_overflow(payload)):
         return None
     # One colon for each known key and no other: no unknown key and none twice; see `_keys_are_plain`.
     if payload.count(b":") != known and not _keys_are_plain(payload, known):
         return None
+    wanting = b""
     if created_at is UNSET or not created_at:
-        if retry is UNSET or retry is None:
-            payload = _append(payload, b',"created_at":"%b"%b' % (stamp, _RETRY_STAMP))
-        else:
-            payload = _append(payload, b',"created_at":"%b"' % stamp)
-    elif retry is UNSET or retry is None:
-        payload = _append(payload, _RETRY_STAMP)
+        wanting = b',"created_at":"%b"' % stamp
+    if retry is UNSET or retry is None:
+        wanting += _RETRY_STAMP
+    if wanting:
+        payload = _append(payload, wanting)
     if custom is UNSET or not custom:
         return Job(fields.jid, payload)
     return Job(fields.jid, payload, "unique_for" in custom or "bid" in custom)
