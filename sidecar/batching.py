@@ -121,6 +121,17 @@ class Batcher:
         """Bytes of memory that the waiting jobs hold, about."""
         return self.hot_bytes + self.jobs * ENTRY_OVERHEAD
 
+    @property
+    def oldest(self) -> float | None:
+        """When the job that has waited here for longest was offered; None: none waits, or none of them knows."""
+        heads = [
+            _head(self._again, Place.AGAIN),
+            _head(self._urgent, Place.URGENT),
+            self._first_waiting(),
+            *(batch.entries[0] for batch in self._pieces),
+        ]
+        return min((entry.at for entry in heads if entry is not None and entry.at), default=None)
+
     def offer(self, entries: Sequence[Entry], *, linger: bool = True) -> None:
         """Add jobs behind all others; their ids rise. Without linger, they and all before them are due at once."""
         if not entries:

@@ -23,8 +23,8 @@ LONG_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15
 """Seconds of a linger and of a reply: from loopback to the reply timeout and the longest BATCH_MAX_DELAY_MS."""
 
 REASONS: Final = ("full", "timeout", "asked", "single")
-"""Why a command with jobs left: the batch was full, its linger was over, somebody waited for it, or it had to travel as a
-`PUSH` of its own."""
+"""Why a command with jobs left: the batch was full, its linger was over, somebody waited for it, or it had to travel as
+a `PUSH` of its own."""
 
 RECENT: Final = 50  # refused jobs that are remembered word for word
 TEXT: Final = 300  # characters of upstream's words that are kept; `NAME` of a jid, a type or a queue
