@@ -121,9 +121,15 @@ if [ "$performance" = yes ]; then
   from=$(now)
   for i in {1..1000}; do
     post /jobs/add "{\"a\": $i, \"b\": $((i * 2))}"
-    [ "$status" = 200 ] || { failed=$((failed + 1)); echo "WRONG single job $i: status $status"; break; }
+    [ "$status" = 200 ] || break
   done
-  rate 'single jobs, one curl each' 1000 "$from" "$(now)"
+  to=$(now)
+  if [ "$status" = 200 ]; then
+    rate 'single jobs, one curl each' 1000 "$from" "$to"
+  else
+    failed=$((failed + 1))
+    echo "WRONG single job $i: status $status, answer: ${answer:0:400}"
+  fi
 
   jobs=$(for i in {1..1000}; do printf '{"type": "Add", "args": {"a": %d, "b": %d}},' "$i" "$((i * 2))"; done)
   from=$(now)
