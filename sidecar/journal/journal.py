@@ -274,6 +274,8 @@ def _prepare(upstream: str, adopt: bool, store: Store) -> None:
     Raises:
         StartError: it holds jobs for another one.
     """
+    store.oldest()  # looks at both ends of the jobs: damage there is mended now
+    store.highest_id()
     recorded, jobs = store.setting("upstream"), store.counts().jobs
     if recorded not in (None, upstream) and jobs and not adopt:
         raise StartError(

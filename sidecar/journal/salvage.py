@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sidecar.journal.schema import DB_NAME
-from sidecar.journal.seal import opened
+from sidecar.journal.seal import opened, seal_attempts
 from sidecar.journal.store import PAGE_BYTES, Counts, Damaged, Store, connect, read_counts, read_setting, sound_letter
 from sidecar.journal.wal import resealed, scan
 from sidecar.logs import get_logger
@@ -20,6 +21,9 @@ log = get_logger()
 _ROWS = 256
 """Rows read at once."""
 _LAST = 1 << 62
+_DAMAGED = "damaged (id, found, mark, payload)"
+_Raw = tuple[Any, ...]
+"""A row as it stands in a damaged file, whatever its types."""
 _PAGE_COUNT = slice(28, 32)  # in the header of the file, big-endian
 
 
@@ -30,6 +34,7 @@ class Salvaged:
     jobs: int = 0
     dead: int = 0
     damaged: int = 0
+    damaged_before: int = 0
     unknown_bytes: int = 0
     last_id: int = 0
     bytes: int = 0
@@ -54,11 +59,11 @@ def carry_over(directory: Path, new: Store, first_page: bytes) -> Salvaged:
         counts = _counts(db)
         _carry_jobs(db, new, salvaged)
         _carry_letters(db, new, salvaged)
-        _carry_small(db, new)
+        _carry_small(db, new, salvaged)
     finally:
         db.close()
     last = max(salvaged.last_id, counts.last_id if counts is not None else 0)
-    new.set_counts(Counts(salvaged.jobs, salvaged.dead, salvaged.damaged, last))
+    new.set_counts(Counts(salvaged.jobs, salvaged.dead, salvaged.damaged + salvaged.damaged_before, last))
     if counts is None or salvaged.jobs + salvaged.damaged < counts.jobs or salvaged.dead < counts.dead:
         salvaged.unknown_bytes = max(0, old_size - salvaged.bytes)
     return salvaged
@@ -114,43 +119,50 @@ def _counts(db: sqlite3.Connection) -> Counts | None:
         return None
 
 
-def _rows(db: sqlite3.Connection, table: str, columns: str) -> Iterator[list[tuple[object, ...]]]:
-    """All readable rows of a table by rising id, in pages, stepping over what can't be read."""
-    sql = f"SELECT {columns} FROM {table} WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608 - constants of this module
-    after, limit = 0, _ROWS
+def _rows(
+    db: sqlite3.Connection, table: str, columns: str, sound: Callable[[_Raw], bool], *, key: str = "id"
+) -> Iterator[tuple[list[_Raw], list[_Raw]]]:
+    """All readable rows of a table in pages, the sound ones and the others, stepping over what can't be read.
 
-    def readable(start: int, count: int = 1) -> list[tuple[object, ...]] | None:
+    Rows come in the order in which they stand in the file; the ids of damaged ones say nothing.
+    """
+    sql = f"SELECT {columns} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?"  # noqa: S608 - constants of this module
+    after, limit, step = 0, _ROWS, 1
+    seen: set[int] = set()
+
+    def readable(start: int, count: int = 1) -> list[_Raw] | None:
         try:
             return db.execute(sql, (start, count)).fetchall()
         except sqlite3.Error:
             return None
 
-    while True:
+    while after < _LAST:
         rows = readable(after, limit)
         if rows is None and limit > 1:
             limit = max(1, limit // 4)
             continue
         if rows is None:
-            found = _next_readable(after, readable)
-            if found is None:
-                return
-            after, limit = found, _ROWS
+            after, limit = _next_readable(after, readable), _ROWS
             continue
         if not rows:
             return
-        yield rows
-        last = rows[-1][0]
-        after = last if isinstance(last, int) and last > after else after + 1
+        good = [row for row in rows if sound(row)]
+        bad = [row for row in rows if hash(row) not in seen and not sound(row)]
+        seen.update(map(hash, bad))
+        yield good, bad
+        last = max((row[0] for row in good), default=0)
+        step = 1 if last > after else step * 2
+        after = max(last, after + step - 1, after + 1)
         limit = min(_ROWS, limit * 2)
 
 
-def _next_readable(after: int, readable: Callable[[int], object]) -> int | None:
+def _next_readable(after: int, readable: Callable[[int], object]) -> int:
     """The least id from which on a row can be read, about: steps of doubling length, then halved."""
     step = 1
     while readable(after + step) is None:
         step *= 2
-        if after + step > _LAST:
-            return None
+        if after + step >= _LAST:
+            return _LAST
     low, high = after + step // 2, after + step
     while high - low > 1:
         middle = (low + high) // 2
@@ -158,39 +170,42 @@ def _next_readable(after: int, readable: Callable[[int], object]) -> int | None:
     return high
 
 
+def _sound_job(row: _Raw) -> bool:
+    number, mark, payload = row
+    whole = isinstance(number, int) and isinstance(mark, bytes) and isinstance(payload, bytes)
+    return whole and opened(number, mark, payload) is not None
+
+
 def _carry_jobs(db: sqlite3.Connection, new: Store, salvaged: Salvaged) -> None:
-    for rows in _rows(db, "jobs", "id, mark, payload"):
-        sound: list[tuple[object, ...]] = []
-        bad: list[tuple[object, ...]] = []
-        for number, mark, payload in rows:
-            whole = isinstance(number, int) and isinstance(mark, bytes) and isinstance(payload, bytes)
-            if whole and opened(number, mark, payload) is not None:  # type: ignore[arg-type]
-                sound.append((number, mark, payload))
-                salvaged.bytes += len(payload)  # type: ignore[arg-type]
-            else:
-                bad.append((number, time.time(), mark, payload))
-        salvaged.jobs += new.add_raw("jobs", sound)
-        salvaged.damaged += new.add_raw("damaged (id, found, mark, payload)", bad)
-        salvaged.last_id = max([salvaged.last_id, *(row[0] for row in sound if isinstance(row[0], int))])
+    for good, bad in _rows(db, "jobs", "id, mark, payload", _sound_job):
+        salvaged.jobs += new.add_raw("jobs", good)
+        salvaged.damaged += new.add_raw(_DAMAGED, [(row[0], time.time(), row[1], row[2]) for row in bad])
+        salvaged.bytes += sum(len(row[2]) for row in good)
+        salvaged.last_id = max([salvaged.last_id, *(row[0] for row in good)])
 
 
 def _carry_letters(db: sqlite3.Connection, new: Store, salvaged: Salvaged) -> None:
-    for rows in _rows(db, "dead", "id, jid, reason, attempts, payload, at, crc"):
-        sound = [row for row in rows if sound_letter(row) is not None]
-        bad = [(row[0], time.time(), None, row[4]) for row in rows if sound_letter(row) is None]
-        raw = [(*row[:4], row[5], row[6], row[4]) for row in sound]
-        salvaged.dead += new.add_raw("dead", raw)
-        salvaged.damaged += new.add_raw("damaged (id, found, mark, payload)", bad)
-        salvaged.bytes += sum(len(row[4]) for row in sound if isinstance(row[4], bytes))
+    columns = "id, jid, reason, attempts, payload, at, crc"
+    for good, bad in _rows(db, "dead", columns, lambda row: sound_letter(row) is not None):
+        salvaged.dead += new.add_raw("dead", [(*row[:4], row[5], row[6], row[4]) for row in good])
+        salvaged.damaged += new.add_raw(_DAMAGED, [(row[0], time.time(), None, row[4]) for row in bad])
+        salvaged.bytes += sum(len(row[4]) for row in good)
+        salvaged.last_id = max([salvaged.last_id, *(row[0] for row in good)])
 
 
-def _carry_small(db: sqlite3.Connection, new: Store) -> None:
-    for rows in _rows(db, "attempts", "id, attempts, crc"):
-        new.add_raw("attempts", rows)
-    for rows in _rows(db, "requeue", "id"):
-        new.add_raw("requeue", rows)
-    for rows in _rows(db, "damaged", "id, found, mark, payload"):
-        new.add_raw("damaged (id, found, mark, payload)", rows)
+def _sound_attempts(row: _Raw) -> bool:
+    number, attempts, crc = row
+    return isinstance(number, int) and isinstance(attempts, int) and crc == seal_attempts(number, attempts)
+
+
+def _carry_small(db: sqlite3.Connection, new: Store, salvaged: Salvaged) -> None:
+    for good, _ in _rows(db, "attempts", "id, attempts, crc", _sound_attempts):
+        new.add_raw("attempts", good)
+    for good, _ in _rows(db, "requeue", "id", lambda row: 0 < row[0] <= salvaged.last_id):
+        new.add_raw("requeue", good)
+    columns = "number, id, found, mark, payload"
+    for good, _ in _rows(db, "damaged", columns, lambda row: isinstance(row[2], float), key="number"):
+        salvaged.damaged_before += new.add_raw(_DAMAGED, [row[1:] for row in good])
     try:
         upstream = read_setting(db, "upstream")
     except sqlite3.Error as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -266,7 +267,8 @@ class Store:
                     "INSERT INTO damaged (id, found, mark, payload) SELECT id, ?, mark, payload FROM jobs WHERE id = ?",
                     (time.time(), number),
                 )
-                self.db.execute("DELETE FROM jobs WHERE id = ?", (number,))
+                if self.db.execute("DELETE FROM jobs WHERE id = ?", (number,)).rowcount != 1:
+                    raise Damaged("a damaged job can't be found again")
             self.db.execute(schema.counts_sql(jobs="?1", damaged="?2"), (-len(ids), len(ids)))
 
     def correct(self, jobs: int) -> None:
@@ -280,19 +282,25 @@ class Store:
 
         Returns:
             the sound ones, the ids of the damaged ones, and the last id that was looked at (`after`: none is left).
+
+        Raises:
+            Damaged: more than a row here and there is wrong.
         """
         ids, sizes = self.db.execute(schema.PAGE_SIZES, (after, limit)).fetchall()[0]
         if ids is None:
             return [], [], after
         numbers = _numbers(ids)
+        if numbers[0] <= after or numbers != sorted(set(numbers)):
+            raise Damaged("its jobs are out of order")
         total, last = 0, numbers[0]
         for number, size in zip(numbers, _numbers(sizes), strict=False):
             total += size
             if total > max_bytes and number != numbers[0]:
                 break
             last = number
-        joined = self.db.execute(schema.PAGE, (after, last)).fetchall()[0]
-        rows, bad = self._cut(joined)
+        rows, bad = self._cut(self.db.execute(schema.PAGE, (after, last)).fetchall()[0])
+        if len(rows) + len(bad) != bisect_right(numbers, last):
+            raise Damaged("its jobs can't be found again")
         return rows, bad, last
 
     def rows(self, ids: Sequence[int]) -> tuple[list[Row], list[int]]:

@@ -390,6 +390,7 @@ class Writer:
             ask = self._asks[0]
             answer = ask.question(self._store)
             self._asks.popleft()
+            self._counts = self._store.counts()  # a question may have set damaged rows aside
             self._calls.append(partial(ask.answer, answer))
             if not self._asks:
                 self._say()

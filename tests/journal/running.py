@@ -86,5 +86,5 @@ async def everything(journal: Journal) -> list[Row]:
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     """Waits for a condition, polled."""
     with trio.fail_after(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await trio.sleep(0.01)

@@ -98,7 +98,7 @@ async def test_jobs_for_another_upstream_stop_the_start(tmp_path: Path) -> None:
 
 async def test_a_full_journal_refuses_and_takes_again(tmp_path: Path) -> None:
     async with running(tmp_path, max_bytes=40 * 1024 * 1024) as journal:
-        with pytest.raises(Refusal, match=r"not sent: journal full: .* of 40 MiB"):
+        with pytest.raises(Refusal, match=r"not sent: journal full: .* of 40 MiB"):  # noqa: PT012
             for number in range(20):
                 await appended(journal, [payload(number, 1000)] * 1000)
         assert journal.fault is not None
