@@ -68,14 +68,14 @@ def _why(facts: Facts) -> str:
         return _why_single(batches)
     if facts.mode is Ack.UPSTREAM:
         return (
-            "With SIDECAR_ACK=upstream a producer that pushes one job at a time waits for Faktory's verdict on it, so a "
-            f"batch holds about one job of each producer ({count_text(facts.producers, 'producer')} now). More producers, "
-            "PUSHB, pipelining, or SIDECAR_ACK=disk make it more."
+            "With SIDECAR_ACK=upstream a producer that pushes one job at a time waits for Faktory's verdict on it, so "
+            f"a batch holds about one job of each producer ({count_text(facts.producers, 'producer')} now). More "
+            "producers, PUSHB, pipelining, or SIDECAR_ACK=disk make it more."
         )
     if batches.limit < batches.max_size:
         return (
-            f"Faktory ran out of time for larger batches, so at most {batches.limit:,} jobs leave at once for now; that "
-            "grows back by itself. Look at Faktory's Redis."
+            f"Faktory ran out of time for larger batches, so at most {batches.limit:,} jobs leave at once for now; "
+            "that grows back by itself. Look at Faktory's Redis."
         )
     if batches.linger == 0:
         return "BATCH_MAX_DELAY_MS=0: a batch leaves with what is there. 50 lets jobs gather."
@@ -90,8 +90,8 @@ def _why(facts: Facts) -> str:
 def _why_single(batches: BatchFacts) -> str:
     if batches.confirmed:
         return (
-            "Most jobs have unique_for or bid in their custom data: only Faktory can judge them, so each travels as a PUSH "
-            "of its own, many at a time."
+            "Most jobs have unique_for or bid in their custom data: only Faktory can judge them, so each travels as a "
+            "PUSH of its own, many at a time."
         )
     return "This Faktory is older than 1.6.0 and has no PUSHB: each job travels as a PUSH of its own, many at a time."
 

@@ -149,7 +149,8 @@ def _dead(facts: Facts) -> Finding | None:
             Condition.DEAD_LETTERS,
             Level.WARNING,
             f"{jobs_text(facts.dead_unkept)} refused after their +OK",
-            "Faktory refused these acknowledged jobs for good. SIDECAR_ACK=memory keeps no dead letters; the log has them.",
+            "Faktory refused these acknowledged jobs for good. SIDECAR_ACK=memory keeps no dead letters; the log has "
+            "their jids.",
         )
     return None
 
@@ -165,8 +166,8 @@ def _journal(facts: Facts) -> Finding | None:
         Condition.JOURNAL_HIGH,
         Level.WARNING,
         f"The journal is {share:.0%} full",
-        "When it is full, jobs are refused. It empties as Faktory takes jobs and dead letters are retried or discarded; "
-        "SIDECAR_JOURNAL_MAX_BYTES is its bound.",
+        "When it is full, jobs are refused. It empties as Faktory takes jobs and dead letters are retried or "
+        "discarded; SIDECAR_JOURNAL_MAX_BYTES is its bound.",
     )
 
 
