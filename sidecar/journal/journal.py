@@ -206,6 +206,10 @@ class Journal:
         self._tell_damaged(bad)
         return rows
 
+    async def letters(self, limit: int) -> list[DeadLetter]:
+        """The latest dead letters that are sound, the newest first."""
+        return await self._ask(partial(Store.latest_letters, limit=limit))
+
     async def _ask(self, question: Callable[[Store], Answer]) -> Answer:
         """What the writer thread finds out, between two commits."""
         task = trio.lowlevel.current_task()

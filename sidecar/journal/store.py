@@ -382,6 +382,11 @@ class Store:
         pairs = [(sound_letter(row), row) for row in found]
         return [letter for letter, _ in pairs if letter is not None]
 
+    def latest_letters(self, limit: int) -> list[DeadLetter]:
+        """The sound ones of the latest dead letters, the newest first."""
+        ids = self.db.execute("SELECT id FROM dead ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+        return [letter for (number,) in ids for letter in self.letters(number, number)]
+
     # space
 
     def pages(self) -> tuple[int, int]:
