@@ -162,7 +162,9 @@ def _cached(name: str, digest: str, make: Callable[[Path], None]) -> Path:
     with _lock(root / f"{name}.lock"):
         if place.is_dir():
             return place
-        scratch = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=root))
+        for abandoned in root.glob(f"{name}.*.scratch"):  # of a run that was killed: we hold the lock
+            shutil.rmtree(abandoned, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=".scratch", dir=root))
         try:
             make(scratch)
             scratch.rename(place)
