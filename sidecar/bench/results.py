@@ -1,0 +1,84 @@
+"""All that a run has found, and its JSON."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sidecar.bench.machine import Machine
+from sidecar.bench.measure import Measured
+from sidecar.bench.rows import BY_NAME, Kind
+from sidecar.bench.targets import Verdict
+
+
+class Results(msgspec.Struct, frozen=True):
+    """A run.
+
+    Args:
+        faktory, links: what was measured against, in words.
+        trips: the real round trip of each that was asked for, both in seconds.
+        main: the round trip at which all rows were measured.
+        rounds: the measurements.
+        skipped: rows that were left out, and why.
+        problems: what went wrong, a line each.
+        seconds: that the run took.
+    """
+
+    machine: Machine
+    faktory: str
+    links: str
+    trips: dict[float, float]
+    main: float
+    rounds: list[list[Measured]]
+    verdicts: list[Verdict]
+    skipped: dict[str, str]
+    problems: list[str]
+    seconds: float
+
+    def of(self, row: str, rtt: float) -> list[Measured]:
+        """The measurements of a row, one a round."""
+        return [one for measured in self.rounds for one in measured if one.row == row and one.rtt == rtt]
+
+
+def median(measured: Sequence[Measured], value: Callable[[Measured], float | None]) -> float | None:
+    """The median of a figure, None where nothing tells it."""
+    values = [found for one in measured if (found := value(one)) is not None and found == found]
+    return statistics.median(values) if values else None
+
+
+def speed(measured: Sequence[Measured]) -> float | None:
+    """The figure that counts for a row: acknowledged, or delivered, jobs a second."""
+    if BY_NAME[measured[0].row].kind is Kind.BULK:
+        return median(measured, lambda one: one.delivered_rate)
+    return median(measured, lambda one: one.rate)
+
+
+def cpu_per_million(measured: Sequence[Measured], part: str = "sidecar") -> float | None:
+    """CPU seconds of a part for a million jobs."""
+    return median(measured, lambda one: one.cpu.get(part, 0.0) / one.jobs * 1e6 if one.jobs else None)
+
+
+def write_json(results: Results, path: Path) -> None:
+    """Writes all of it, with a few medians for those who only want these."""
+    rows: list[dict[str, Any]] = []
+    seen = dict.fromkeys((one.row, one.rtt) for measured in results.rounds for one in measured)
+    for name, rtt in seen:
+        measured = results.of(name, rtt)
+        rows.append(
+            {
+                "row": name,
+                "rtt": rtt,
+                "jobs_per_second": speed(measured),
+                "reply_p50": median(measured, lambda one: one.p50),
+                "reply_p99": median(measured, lambda one: one.p99),
+                "reply_max": median(measured, lambda one: one.longest),
+                "sidecar_cpu_seconds_per_million": cpu_per_million(measured),
+            }
+        )
+    targets = [{**msgspec.to_builtins(one), "met": one.met, "reached": one.reached} for one in results.verdicts]
+    document = {**msgspec.to_builtins(results, str_keys=True), "medians": rows, "verdicts": targets}
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")

@@ -1,0 +1,190 @@
+"""What the benchmark shows: a bar while it measures, the tables at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segments
+from rich.table import Table
+from rich.text import Text
+
+from sidecar.bench.machine import Machine
+from sidecar.bench.results import Results, cpu_per_million, median, speed
+from sidecar.bench.rows import ROWS, Kind, Row
+from sidecar.bench.targets import Verdict
+
+WIDTH: Final = 132  # characters that a table may have where the output is no terminal
+
+
+class Display:
+    """Shows a run.
+
+    Args:
+        console: where to; control codes only if it is a terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def say(self, text: str) -> None:
+        """One line as it is."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def introduce(self, faktory: str, links: str, machine: Machine, trips: Mapping[float, float]) -> None:
+        """What is going to be measured, and on what."""
+        self.say(f"{faktory}; links by {links}; {machine.date}")
+        self.say(
+            f"{machine.cores} x {machine.processor}, {machine.memory / 2**30:.0f} GiB, {machine.system}, "
+            f"{machine.python}; {machine.file_system}, fsync {machine.fsync * 1000:.2f} ms; load {machine.load:.1f}"
+        )
+        real = ", ".join(f"{asked * 1000:g} ms is {found * 1000:.1f} ms" for asked, found in trips.items())
+        self.say(f"round trips: {real}")
+
+    @contextmanager
+    def progress(self, total: int) -> Iterator[Callable[[str], None]]:
+        """A bar of so many measurements; yields what is told the name of each as it begins."""
+        if not self._console.is_terminal:
+            yield lambda text: None
+            return
+        columns = BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task("", total=total)
+            begun = 0
+
+            def step(text: str) -> None:
+                nonlocal begun
+                bar.update(task, completed=begun, description=text)
+                begun += 1
+
+            yield step
+
+    def tables(self, results: Results) -> None:
+        """All that was found."""
+        for rtt in results.trips:
+            self._rows(results, rtt)
+        self._verdicts(results)
+        for row, reason in results.skipped.items():
+            self.say(f"left out: {row}: {reason}")
+        for problem in results.problems:
+            self.say(f"PROBLEM: {problem}")
+        self.say(f"{len(results.rounds)} rounds, median; {results.seconds / 60:.1f} min")
+
+    def _rows(self, results: Results, rtt: float) -> None:
+        rows = [row for row in ROWS if results.of(row.name, rtt)]
+        if not rows:
+            return
+        table = _table(f"{rtt * 1000:g} ms round trip ({results.trips[rtt] * 1000:.1f} ms), {results.faktory}")
+        table.add_column("row")
+        table.add_column("what")
+        for heading in (
+            "jobs/s",
+            "delivered",
+            "reply p50",
+            "p99",
+            "max",
+            "CPU s/10⁶",
+            "RSS",
+            "CPU: sidecar",
+            "Faktory",
+        ):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(*_cells(row, results, rtt))
+        self._print(table)
+
+    def _verdicts(self, results: Results) -> None:
+        if not results.verdicts:
+            return
+        table = _table("targets")
+        table.add_column("what")
+        for heading in ("at", "measured", "rounds", "at least", "", "reach for"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for verdict in results.verdicts:
+            table.add_row(*verdict_cells(verdict))
+        self._print(table)
+
+    def _print(self, table: Table) -> None:
+        width = max(self._console.width, WIDTH)  # a narrow window folds lines better than rich cuts cells
+        segments = self._console.render(table, self._console.options.update(width=width))
+        self._console.print()
+        self._console.print(Segments(segments), soft_wrap=True, end="")
+
+
+def verdict_cells(verdict: Verdict) -> tuple[str, ...]:
+    """A target as a row of a table."""
+
+    def shown(value: float | None) -> str:
+        return "–" if value is None else f"{sign}{figure(value)}{unit}"
+
+    unit = verdict.unit if verdict.unit == "x" else f" {verdict.unit}"
+    sign = ""
+    measured, spread = shown(verdict.measured), f"{figure(verdict.lowest)}–{figure(verdict.highest)}"
+    sign = "≤ " if verdict.lower_is_better else ""
+    bounds = shown(verdict.at_least), shown(verdict.reach_for)
+    mark = "reached" if verdict.reached else "met" if verdict.met else "MISSED"
+    return (verdict.what, f"{verdict.at * 1000:g} ms", measured, spread, bounds[0], mark, bounds[1])
+
+
+def figure(value: float) -> str:
+    """A number with three digits that matter."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def milliseconds(seconds: float | None) -> str:
+    """A duration in ms, with as many decimals as matter."""
+    return "–" if seconds is None else f"{figure(seconds * 1000)} ms"
+
+
+def _cells(row: Row, results: Results, rtt: float) -> list[str]:
+    measured = results.of(row.name, rtt)
+    delivered = median(measured, lambda one: one.delivered_rate)
+    rate = median(measured, lambda one: one.rate)
+    cost = cpu_per_million(measured) if row.way.is_sidecar else None
+    rss = median(measured, lambda one: one.rss) if row.way.is_sidecar else None
+    busy = [
+        median(measured, lambda one, part=part: one.cpu.get(part, 0.0) / (one.delivered_seconds or one.seconds))
+        for part in ("sidecar", "faktory")
+    ]
+    name = f"{row.way}: {row.label}"
+    if row.kind is Kind.IDLE:
+        return [row.name, name, "", "", "", "", "", "", _mebibytes(rss), _percent(busy[0]), ""]
+    return [
+        row.name,
+        name,
+        _number(rate),
+        _number(delivered),
+        *(milliseconds(median(measured, value)) for value in (_P50, _P99, _MAX)),
+        _number(cost),
+        _mebibytes(rss),
+        _percent(busy[0]),
+        _percent(busy[1]),
+    ]
+
+
+_P50, _P99, _MAX = (lambda one: one.p50), (lambda one: one.p99), (lambda one: one.longest)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else figure(value)
+
+
+def _mebibytes(value: float | None) -> str:
+    return "–" if value is None else f"{value / 2**20:.0f} MiB"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value * 100:.3g} %"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+__all__ = ["Display", "figure", "milliseconds", "speed", "verdict_cells"]
