@@ -15,17 +15,19 @@ RUN python3 -m venv /opt/build \
 COPY pyproject.toml README.md LICENSE ./
 COPY sidecar sidecar
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
-    && /opt/build/bin/pip --python /opt/faktory-sidecar/bin/python install --no-deps --no-index /wheel/*.whl
+    && /opt/build/bin/pip --python /opt/faktory-sidecar/bin/python install --no-deps --no-index /wheel/*.whl \
+    && echo 'sidecar:x:65532:65532::/nonexistent:/usr/sbin/nologin' >>/etc/passwd \
+    && echo 'sidecar:x:65532:' >>/etc/group \
+    && mkdir /var/lib/faktory-sidecar
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="faktory-sidecar" \
       org.opencontainers.image.description="A local stand-in for a Faktory server that is far away" \
       org.opencontainers.image.licenses="MIT"
-# The journal's place belongs to the user that a new volume takes over from here.
-RUN echo 'sidecar:x:65532:65532::/nonexistent:/usr/sbin/nologin' >>/etc/passwd \
-    && echo 'sidecar:x:65532:' >>/etc/group \
-    && install -d -o 65532 -g 65532 -m 0700 /var/lib/faktory-sidecar
+COPY --from=build /etc/passwd /etc/group /etc/
 COPY --from=build /opt/faktory-sidecar /opt/faktory-sidecar
+# Empty, and of the user that runs: a new volume takes its owner from here.
+COPY --from=build --chown=65532:65532 /var/lib/faktory-sidecar /var/lib/faktory-sidecar
 # One place for the journal, whatever upstream is called: a changed upstream is noticed at the start, no job is left
 # behind in a directory of another name.
 ENV PATH=/opt/faktory-sidecar/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
