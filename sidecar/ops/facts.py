@@ -100,6 +100,7 @@ class Facts(msgspec.Struct, frozen=True):
     mode: Ack
     legacy: bool
     started: bool
+    draining: bool
     uptime: float
     refusal: str | None
     refused_lately: str | None
@@ -134,6 +135,7 @@ class Gauge:
 
     Attributes:
         started: the listeners and the journal are up.
+        draining: it was asked to stop.
     """
 
     settings: Settings
@@ -146,6 +148,7 @@ class Gauge:
     counts: Counts
     pulse: Pulse
     started: bool = False
+    draining: bool = False
 
     def read(self) -> Facts:
         """The facts of this moment."""
@@ -158,6 +161,7 @@ class Gauge:
             mode=self.mode,
             legacy=not self.settings.auto_batch,
             started=self.started,
+            draining=self.draining,
             uptime=time.time() - pulse.started,
             refusal=refusal,
             refused_lately=lately,

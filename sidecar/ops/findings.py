@@ -40,6 +40,7 @@ class Condition(enum.StrEnum):
     JOURNAL_HIGH = "journal_high"
     DEAD_LETTERS = "dead_letters"
     DAMAGED = "damaged"
+    DRAINING = "draining"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -70,6 +71,13 @@ def _troubles(facts: Facts) -> Iterator[Finding]:
         finding = look(facts)
         if finding is not None:
             yield finding
+    if facts.draining:
+        yield Finding(
+            Condition.DRAINING,
+            Level.NOTE,
+            "Stopping",
+            f"It was asked to stop, and finishes acknowledged work first: {jobs_text(facts.waiting)} left.",
+        )
     if facts.journal is not None and facts.journal.damaged:
         yield Finding(
             Condition.DAMAGED,

@@ -57,6 +57,7 @@ class Pulse:
         points: the last seconds, the oldest first.
         refusing: the latest reason why jobs were not accepted, and when that was last seen (trio's clock).
         link_since: when the link came into its present state (trio's clock).
+        stopped: no more looks come; who waits for one should go home.
     """
 
     def __init__(self, counts: Counts, intake: Intake, forwarder: Forwarder, link: Link) -> None:
@@ -72,6 +73,7 @@ class Pulse:
         self.refusing: tuple[str, float] | None = None
         self.started = time.time()
         self.link_since = 0.0
+        self.stopped = False
 
     async def run(self) -> None:
         """Look every second, until cancelled."""
@@ -83,12 +85,20 @@ class Pulse:
             await trio.sleep_until(due)
             self._counts.loop_lag.record(max(0.0, trio.current_time() - due))
             self.look()
-            for tell in self._listeners:
-                tell()
+            self._tell()
+
+    def stop(self) -> None:
+        """Let those who watch go home: the sidecar is about to end."""
+        self.stopped = True
+        self._tell()
 
     def each_second(self, tell: Callable[[], None]) -> None:
         """Call `tell` after each look."""
         self._listeners.append(tell)
+
+    def _tell(self) -> None:
+        for tell in self._listeners:
+            tell()
 
     def look(self) -> None:
         """Record one second."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -46,10 +46,19 @@ class Application:
         intake: takes the jobs.
         token: what clients must know, None for nothing.
         routers: further routes (health, metrics, the status page).
+        open_paths: need no token where there is one.
     """
 
-    def __init__(self, intake: Intake, *, token: str | None, routers: Sequence[APIRouter] = ()) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        *,
+        token: str | None,
+        routers: Sequence[APIRouter] = (),
+        open_paths: Container[str] = (),
+    ) -> None:
         self._token = token
+        self._open_paths = open_paths
         self._bodies = Bodies()
         jobs = job_router(JobRoutes(intake))
         self._direct = _direct(jobs)
@@ -62,6 +71,7 @@ class Application:
             bodies=self._bodies,
             direct=self._direct,
             application=self.framework,
+            open_paths=self._open_paths,
         )
 
 
@@ -148,18 +158,20 @@ async def serve_http(
     intake: Intake,
     *,
     routers: Sequence[APIRouter] = (),
+    open_paths: Container[str] = (),
     task_status: trio.TaskStatus[list[tuple[str, int]]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen on `settings.http_listen` until cancelled; answers that are being made then are finished.
 
     Args:
         routers: further routes beside those that take jobs.
+        open_paths: need no token where there is one.
         task_status: told the addresses that are listening, with real ports.
 
     Raises:
         StartError: an address can't be bound.
     """
     token = settings.http_token.reveal() if settings.http_token is not None else None
-    application = Application(intake, token=token, routers=routers)
+    application = Application(intake, token=token, routers=routers, open_paths=open_paths)
     listeners = bind(settings.http_listen, application.edge, setting="SIDECAR_HTTP_LISTEN")
     await serve(listeners, task_status=task_status)

@@ -5,7 +5,8 @@ type says, so a browser asks for no permission first. Three things that a page c
 
 - `Host`, where only loopback is bound: a name that was rebound to 127.0.0.1 (DNS rebinding) is not ours: 421.
 - `Origin`: sent with every cross-origin `POST`: 403 unless it is loopback or the very host that was asked.
-- `Sec-Fetch-Site: cross-site`: 403.
+- `Sec-Fetch-Site: cross-site`: 403, but for a link that somebody followed to a page of ours (no page can read what it
+  opens so, nor put it into a frame).
 
 Ports are ignored throughout, because port-forwards and container ports change them.
 """
@@ -39,17 +40,21 @@ class Guard:
         self._token = token.encode() if token is not None else None
         self._loopback = loopback
 
-    def check(self, headers: Mapping[bytes, bytes]) -> Problem | None:
-        """Why a request with these header fields (small letters) is turned away, None when it is not."""
+    def check(self, headers: Mapping[bytes, bytes], *, open_to_all: bool = False) -> Problem | None:
+        """Why a request with these header fields (small letters) is turned away, None when it is not.
+
+        Args:
+            open_to_all: the path needs no token.
+        """
         host = headers.get(b"host")  # HTTP/1.0 may leave it out, browsers don't
         if self._loopback and host is not None and not _is_loopback(_host_of(host)):
             return Problem(421, "Host must be localhost, 127.0.0.1 or [::1]: this port answers on loopback only.")
         origin = headers.get(b"origin")
         if origin is not None and not _is_own(origin, host):
             return Problem(403, "Requests from pages of other web sites are not taken (Origin).")
-        if headers.get(b"sec-fetch-site") == b"cross-site":
+        if headers.get(b"sec-fetch-site") == b"cross-site" and headers.get(b"sec-fetch-dest") != b"document":
             return Problem(403, "Requests from pages of other web sites are not taken (Sec-Fetch-Site).")
-        if self._token is not None and not self._knows_token(headers.get(b"authorization", b"")):
+        if self._token is not None and not open_to_all and not self._knows_token(headers.get(b"authorization", b"")):
             return Problem(
                 401,
                 "Send SIDECAR_HTTP_TOKEN as bearer token, or as the password of HTTP Basic with any user name.",
