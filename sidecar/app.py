@@ -12,13 +12,15 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import trio
 
-from sidecar.banner import banner
+from sidecar.banner import banner, reachable
 from sidecar.batching import Batcher, Limits
-from sidecar.config import Ack, Settings, listen_context
+from sidecar.config import Ack, Settings, host_port, listen_context
 from sidecar.deadlines import Deadlines
 from sidecar.errors import StartError
 from sidecar.forwarder import Forwarder
@@ -28,12 +30,17 @@ from sidecar.journal.schema import DB_NAME
 from sidecar.linkreport import LinkReport
 from sidecar.logs import FloodLog, FlushLog, get_logger
 from sidecar.metrics import Counts
+from sidecar.ops.facts import Gauge
+from sidecar.ops.pulse import Pulse
 from sidecar.producers import Listener
 from sidecar.producers.connection import Services
 from sidecar.stopping import Drain, asked_to_stop, last_words
 from sidecar.upstream.dial import Dialer
 from sidecar.upstream.link import Link
 from sidecar.upstream.side import SideConnection
+
+if TYPE_CHECKING:
+    from sidecar.web.ops import OpsRoutes
 
 CONFIRMED_LINGER = 0.1
 """Of the link's round trip: how long a confirmed job may wait for company."""
@@ -90,6 +97,20 @@ class Sidecar:
             legacy=not settings.auto_batch,
             memory_max=settings.memory_max_bytes,
             counts=self.counts,
+        )
+        if journal is not None:
+            journal.on_commit = self.counts.committed
+        self.pulse = Pulse(self.counts, self.intake, self.forwarder, self.link)
+        self.gauge = Gauge(
+            settings,
+            self.mode,
+            self.intake,
+            self.forwarder,
+            self.batcher,
+            self.link,
+            journal,
+            self.counts,
+            self.pulse,
         )
         self.drain = Drain(
             settings, self.intake, self.link, self.counts, self.forwarder.hurry, stored=self.mode is Ack.DISK
@@ -154,16 +175,21 @@ async def serve(
         async with _storing(journal), trio.open_nursery() as forwarding:
             forwarding.start_soon(sidecar.deadlines.run)
             forwarding.start_soon(sidecar.forwarder.run)
+            forwarding.start_soon(sidecar.intake.run)
             forwarding.start_soon(sidecar.side.run)
             forwarding.start_soon(sidecar.summarise)
+            forwarding.start_soon(sidecar.pulse.run)
             async with trio.open_nursery() as edges:
                 edges.start_soon(listener.run)
                 http = await _start_http(sidecar, edges)
                 _say(sidecar, listener.addresses, http)
+                sidecar.gauge.started = True
                 forwarding.start_soon(sidecar.link.run)
                 task_status.started(Started(listener.addresses, http))
                 await asked_to_stop(stop, signals)
+                sidecar.gauge.draining = True
                 await _drain_or_signal(sidecar, signals)
+                sidecar.pulse.stop()
                 edges.cancel_scope.cancel()
             forwarding.cancel_scope.cancel()
     sidecar.end_logs()
@@ -219,13 +245,36 @@ async def _open_journal(settings: Settings) -> Journal | None:
 
 
 async def _start_http(sidecar: Sidecar, nursery: trio.Nursery) -> list[str]:
-    """Start the HTTP edge where it is on; returns what was bound."""
-    if not sidecar.settings.http_listen:
+    """Start the HTTP edge and the operator's one where they are on; returns what was bound for the first."""
+    settings = sidecar.settings
+    if not (settings.http_listen or settings.ops_listen):
         return []
-    from sidecar.web.app import serve_http  # slow to import, and not needed where HTTP is off
+    from sidecar.web.ops import HEALTH, OpsRoutes  # slow to import, and not needed where HTTP is off
 
-    bound: list[tuple[str, int]] = await nursery.start(serve_http, sidecar.settings, sidecar.intake)
-    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in bound]
+    routes = OpsRoutes(sidecar.gauge)
+    if settings.ops_listen:
+        await _start_ops(routes, settings, nursery)
+    if not settings.http_listen:
+        return []
+    from sidecar.web.app import serve_http
+    from sidecar.web.ops_router import router
+
+    bound: list[tuple[str, int]] = await nursery.start(
+        partial(serve_http, settings, sidecar.intake, routers=[router(routes)], open_paths=HEALTH)
+    )
+    return [host_port(*each) for each in bound]
+
+
+async def _start_ops(routes: OpsRoutes, settings: Settings, nursery: trio.Nursery) -> None:
+    """Start the listener that has nothing but health, metrics and status."""
+    from sidecar.web.ops import OpsApplication
+    from sidecar.web.server import bind
+    from sidecar.web.server import serve as serve_web
+
+    listeners = bind(settings.ops_listen, OpsApplication(routes).edge, setting="SIDECAR_OPS_LISTEN")
+    bound: list[tuple[str, int]] = await nursery.start(serve_web, listeners)
+    address = reachable(host_port(*bound[0]))
+    log.info("ops", message=f"Health, metrics and status page: http://{address}", address=address)
 
 
 def _listen_tls(settings: Settings) -> ssl.SSLContext | None:

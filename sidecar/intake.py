@@ -74,6 +74,8 @@ class Intake:
         self._confirming = mode is Ack.UPSTREAM
         self._last_id = journal.last_id if journal is not None else 0
         self._uncommitted = 0
+        self._turn: list[_Append] = []  # not handed to the journal yet
+        self._turn_over = trio.Event()
         self._numbers = itertools.count(time.time_ns() // 1000)
         self._workers: WeakValueDictionary[str, Origin] = WeakValueDictionary()
 
@@ -119,13 +121,28 @@ class Intake:
             self._confirm(jobs, origin, done, linger=linger)
         elif self._storing is not None:
             self._counts.take(edge, "coalesced", len(jobs))
-            _Append(self, self._storing, jobs, origin.epoch, done, linger)
+            self._turn.append(_Append(self, jobs, origin.epoch, done, linger))
+            self._turn_over.set()
         else:
             self._counts.take(edge, "coalesced", len(jobs))
             epoch = origin.epoch
             epoch.unsettled += len(jobs)
             self._forwarder.offer(self._entries(jobs, epoch), linger=linger)
             done(None)
+
+    async def run(self) -> None:
+        """Hand the jobs of each turn of the event loop to the journal together, until cancelled.
+
+        Handed over one by one, each would wake the writer's thread while this one still works: with 16 producers that
+        meant commits of 7 jobs in place of 10, and 30 % fewer jobs a second.
+        """
+        while True:
+            self._turn_over = trio.Event()
+            if not self._turn:
+                await self._turn_over.wait()
+            appends, self._turn = self._turn, []
+            for append in appends:
+                append.hand_over(self._storing)
 
     async def take(self, jobs: Sequence[Job], origin: Origin, *, linger: bool = True) -> list[Refusal | None]:
         """As `submit`, for one who waits; jobs of both kinds may be mixed.
@@ -221,15 +238,18 @@ class _Append:
 
     __slots__ = ("answered", "done", "epoch", "first", "intake", "jobs", "linger")
 
-    def __init__(
-        self, intake: Intake, journal: Journal, jobs: Sequence[Job], epoch: Epoch, done: Done, linger: bool
-    ) -> None:
+    def __init__(self, intake: Intake, jobs: Sequence[Job], epoch: Epoch, done: Done, linger: bool) -> None:
         self.intake, self.jobs, self.epoch, self.done, self.linger = intake, jobs, epoch, done, linger
         self.answered = False
         epoch.unsettled += len(jobs)
         intake._uncommitted += len(jobs)
-        self.first = journal.append([job.payload for job in jobs], epoch.number, self.committed)
+        self.first = 0  # known once it is handed to the journal
         intake._deadlines.add(self)
+
+    def hand_over(self, journal: Journal | None) -> None:
+        """Give the jobs to the journal."""
+        assert journal is not None
+        self.first = journal.append([job.payload for job in self.jobs], self.epoch.number, self.committed)
 
     def committed(self, refusal: Refusal | None) -> None:
         """The journal has them on disk, or hasn't."""

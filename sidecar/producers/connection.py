@@ -38,6 +38,10 @@ MAX_OWED = 10_000
 MAX_UNSENT = 1 << 20
 """Bytes of replies that a client may leave unread before it isn't read from."""
 
+STAMP_STEP = 1e-6
+"""Seconds between the stamps of jobs that arrived together: Faktory keeps scheduled jobs that are equal to the last
+byte only once, and stamps each PUSH anew."""
+
 EMPTY_MAP = bulk(b"{}")
 
 
@@ -238,9 +242,10 @@ class Connection:
 
     async def _take(self, lines: list[bytes]) -> Next:
         """Carry out complete lines in their order, as far as they go."""
-        now = stamp(time.time())
+        clock = time.time()
         run: list[Job] = []  # certain jobs pushed one after the other: they share a commit and a slot
         for index, line in enumerate(lines):
+            now = stamp(clock + index * STAMP_STEP)
             if line.startswith(b"PUSH ") and (job := examine(line[5:], now)) is not None:
                 if run and run[0].confirmed is not job.confirmed:
                     await self._push(run)
@@ -255,7 +260,7 @@ class Connection:
                 await self._push(jobs, bulk=True)
             elif verb == b"END":
                 return Next.END
-            elif verb == b"FETCH" and self._tunnel is None:
+            elif self._tunnel is None and _needs_tunnel(verb, line):
                 self._early = lines[index:]
                 return Next.TUNNEL
             else:
@@ -315,6 +320,16 @@ class Connection:
             command.too_late = self._channel.close
         services.counts.take("fwp", "passed", 1)
         command.start(verb, self._origin)
+
+
+def _needs_tunnel(verb: bytes, line: bytes) -> bool:
+    """Whether a command must not go over the connection that producers share.
+
+    A FETCH blocks it. And Faktory (1.10.0) puts strings of some commands into its error texts after it has decoded
+    them: a line break in one makes one reply look like several, which would shift the replies of all others.
+    PUSH and PUSHB are safe: what their errors repeat is quoted.
+    """
+    return verb == b"FETCH" or (verb not in (b"PUSH", b"PUSHB") and b"\\" in line)
 
 
 def _map_reply(jobs: list[Job], verdicts: Verdicts) -> bytes:
