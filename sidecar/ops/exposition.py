@@ -64,7 +64,6 @@ class _Collector(Collector):
         facts = gauge.read()
         info = {"version": __version__, "mode": "legacy" if facts.legacy else str(facts.mode)}
         yield InfoMetricFamily(f"{PREFIX}_build", "Version, and what +OK means.", value=info)
-        yield _gauge("start_time_seconds", "When the process started, unix seconds.", gauge.pulse.started)
         yield from _jobs(gauge.counts, info["mode"])
         yield from _batches(gauge.counts)
         yield from _state(facts)
