@@ -48,6 +48,7 @@ class Entry(msgspec.Struct, eq=False):
         stored: it is in the journal, and leaves it when it is settled.
         single: travels as a `PUSH` of its own.
         once: never sent a second time by us.
+        doubtful: it was sent, and the link was lost before the reply: nobody may say any more that it was not sent.
         tries: refusals of unknown meaning so far; `kills`: links lost with it at the head.
     """
 
@@ -60,6 +61,7 @@ class Entry(msgspec.Struct, eq=False):
     stored: bool = False
     single: bool = False
     once: bool = False
+    doubtful: bool = False
     tries: int = 0
     kills: int = 0
     place: int = Place.PARKED

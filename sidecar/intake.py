@@ -315,7 +315,7 @@ class Ticket:
         for i, entry in enumerate(self.entries):
             if self._replies[i]:
                 all_back = False
-            elif not self.offered or self._intake.drop(entry):
+            elif (not self.offered or self._intake.drop(entry)) and not entry.doubtful:
                 self._replies[i] = not_sent.line()
             else:
                 all_back = False

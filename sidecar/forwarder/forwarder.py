@@ -320,6 +320,7 @@ class Forwarder:
         again: list[Entry] = []
         over: list[Entry] = []
         for entry in entries:
+            entry.doubtful = True
             (over if entry.once or entry.place == Place.DROPPED else again).append(entry)
         for entry in over:
             if entry.verdict is not None:
