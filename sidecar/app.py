@@ -175,6 +175,7 @@ async def serve(
         async with _storing(journal), trio.open_nursery() as forwarding:
             forwarding.start_soon(sidecar.deadlines.run)
             forwarding.start_soon(sidecar.forwarder.run)
+            forwarding.start_soon(sidecar.intake.run)
             forwarding.start_soon(sidecar.side.run)
             forwarding.start_soon(sidecar.summarise)
             forwarding.start_soon(sidecar.pulse.run)
