@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -94,7 +94,7 @@ class BulkProducer:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._wire = Wire(order.url)
-        self._commands = iter(())
+        self._commands: Iterator[bytes] = iter(())
 
     def prepare(self) -> None:
         self._commands = iter(bulk_commands(self._order))

@@ -10,9 +10,10 @@ import msgspec
 
 from sidecar.bench.children import BenchError, Program
 from sidecar.bench.orders import UNBOUNDED, Order, Report
-from sidecar.bench.rows import Kind, Row, Way
+from sidecar.bench.profile import Profiler
+from sidecar.bench.rows import Kind, Row
 from sidecar.bench.site import Site, Target
-from sidecar.bench.usage import Usage, exact_cpu, usage
+from sidecar.bench.usage import Usage, exact_cpu, machine_cpu, usage
 
 BULK_JOBS: Final = 30_000  # of a bulk row for each second that a row is to take: about what a Faktory takes
 LOOK_EVERY: Final = 0.01  # seconds between two looks at the queue while the last jobs arrive
@@ -31,7 +32,8 @@ class Measured(msgspec.Struct, frozen=True):
         seconds: until the last of them was.
         delivered_seconds: until the last of them was counted in Faktory; None where there is none.
         p50, p99, longest: seconds from a command to its reply; None where commands aren't answered one by one.
-        cpu: CPU seconds by part (`sidecar`, `faktory`, `link`, `load`).
+        cpu: CPU seconds by part (`sidecar`, `faktory`, `link`, `load`); `others` is what else ran on the machine.
+        spent: seconds that the measurement took: what the CPU seconds are of.
         written: bytes that the sidecar sent to storage.
         rss: bytes of memory of the sidecar, at the end.
         wrong: what is wrong with the jobs, "" when nothing is.
@@ -46,6 +48,7 @@ class Measured(msgspec.Struct, frozen=True):
     p99: float | None = None
     longest: float | None = None
     cpu: dict[str, float] = {}
+    spent: float = 0.0
     written: int = 0
     rss: int = 0
     wrong: str = ""
@@ -69,18 +72,22 @@ class Meter:
         size: bytes of text in each job.
     """
 
-    def __init__(self, site: Site, *, seconds: float, size: int = 0) -> None:
+    def __init__(self, site: Site, *, seconds: float, size: int = 0, profiler: Profiler | None = None) -> None:
         self._site = site
         self._seconds = seconds
         self._size = size
+        self._profiler = profiler
 
-    def measure(self, row: Row, rtt: float) -> Measured:
+    def measure(self, row: Row, rtt: float, target: Target | None = None) -> Measured:
         """Measures a row at a round trip, on an empty queue.
+
+        Args:
+            target: where its jobs go; None for what the site has for such rows.
 
         Raises:
             BenchError: it could not be measured.
         """
-        target = self._site.target(row.way, rtt)
+        target = target or self._site.target(row.way, rtt)
         if row.kind is Kind.IDLE:
             return _idle(row, rtt, target)
         try:
@@ -128,6 +135,8 @@ class Meter:
             program.prepare(order)
         for program in programs:
             program.wait_ready()
+        if self._profiler is not None and target.pid:
+            self._profiler.start(row.name, target.pid, self._seconds)
         before = self._usage(target, programs)
         began = time.monotonic()
         for program in programs:
@@ -141,10 +150,14 @@ class Meter:
         if row.way.is_sidecar:
             time.sleep(rtt + SETTLED_AFTER)
         after = self._usage(target, programs)
+        spent = time.monotonic() - began
+        if self._profiler is not None:
+            self._profiler.finish()
         failed = next((report.error for report in reports if report.error), "")
         if failed:
             raise BenchError(f"{row.name}: {failed}")
-        return _summed(row, rtt, reports, arrived, before, after)
+        measured = _summed(row, rtt, reports, arrived, before, after)
+        return msgspec.structs.replace(measured, spent=spent)
 
     def _watch(self, target: Target, began: float, expected: int) -> tuple[float | None, str]:
         """Seconds until so many jobs were counted in Faktory, and what is wrong with their number."""
@@ -171,7 +184,9 @@ class Meter:
             "link": self._site.link_pids(),
             "load": [program.child.pid for program in programs],
         }
-        return {name: usage(pids) for name, pids in parts.items()}
+        used = {name: usage(pids) for name, pids in parts.items()}
+        ours = sum(one.cpu for one in used.values()) + time.process_time()
+        return used | {"others": Usage(machine_cpu() - ours, 0, 0)}
 
 
 def _summed(
@@ -189,7 +204,9 @@ def _summed(
         sum(report.jobs for report in reports),
         max(report.seconds for report in reports),
         arrived[0],
-        *(_quantile(replies, part) for part in (0.5, 0.99, 1.0)),
+        _quantile(replies, 0.5),
+        _quantile(replies, 0.99),
+        _quantile(replies, 1.0),
         cpu={name: round(after[name].cpu - before[name].cpu, 3) for name in after},
         written=after["sidecar"].written - before["sidecar"].written,
         rss=after["sidecar"].rss,
@@ -210,6 +227,3 @@ def _idle(row: Row, rtt: float, target: Target) -> Measured:
     time.sleep(IDLE_SECONDS)
     cpu = exact_cpu(target.pid) - before
     return Measured(row.name, rtt, 0, IDLE_SECONDS, cpu={"sidecar": round(cpu, 5)}, rss=usage([target.pid]).rss)
-
-
-__all__ = ["Measured", "Meter", "Way"]

@@ -112,9 +112,7 @@ def _bulk(name: str, label: str, way: Way, *, batch: int, window: int = 1, every
 def _http(way: Way, count: int) -> Row:
     what = "1 connection" if count == 1 else f"{count} connections"
     name = f"{way.name.lower()}-http-{count}"
-    return Row(
-        name, f"HTTP, one job a request, {what}", Kind.PRODUCERS, way, "http", "raw", producers=count, path="/jobs"
-    )
+    return Row(name, f"HTTP single jobs, {what}", Kind.PRODUCERS, way, "http", "raw", producers=count, path="/jobs")
 
 
 def _http_batch(way: Way, name: str, label: str, *, everywhere: bool = False, once: bool = False) -> Row:
@@ -166,14 +164,14 @@ ROWS: Final[tuple[Row, ...]] = (
     _http(Way.DISK, 1),
     _http(Way.DISK, 32),
     _http(Way.CONSTANT, 32),
-    _bulk("guide", "PUSHB of 100, one at a time (the guide's way)", Way.DIRECT, batch=100),
-    _bulk("link", "PUSHB of 100, pipelined without bound (the link's limit)", Way.DIRECT, batch=100, window=UNBOUNDED),
+    _bulk("guide", "PUSHB of 100, one by one (guide)", Way.DIRECT, batch=100),
+    _bulk("link", "PUSHB of 100, pipelined (link's limit)", Way.DIRECT, batch=100, window=UNBOUNDED),
     _bulk("disk-pushb", "PUSHB of 1,000", Way.DISK, batch=1000),
     _bulk("upstream-pushb", "PUSHB of 1,000", Way.UPSTREAM, batch=1000, everywhere=False),
     _bulk("memory-pushb", "PUSHB of 1,000", Way.MEMORY, batch=1000, everywhere=False),
     _http_batch(Way.DISK, "disk-http-batch", "HTTP batches of 1,000", everywhere=True),
     _http_batch(Way.DISK, "disk-http-one", "HTTP, one batch of 1,000", once=True),
-    Row("sync", "append + fdatasync, nothing else", Kind.REPLIES, Way.NOWHERE, "sync", "raw", quick=True),
+    Row("sync", "append + fdatasync", Kind.REPLIES, Way.NOWHERE, "sync", "raw", quick=True),
     Row("paced", "16 producers, 1,000 jobs/s", Kind.REPLIES, Way.DISK, client="raw", producers=16, offered=1000.0),
     Row("idle", "idle", Kind.IDLE, Way.DISK),
 )

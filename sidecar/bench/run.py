@@ -16,8 +16,9 @@ from rich.console import Console
 from sidecar.bench.children import BenchError
 from sidecar.bench.machine import Machine, describe, state_directory
 from sidecar.bench.measure import Measured, Meter
+from sidecar.bench.profile import Profiler
 from sidecar.bench.results import Results, write_json
-from sidecar.bench.rows import Kind, Row, Way
+from sidecar.bench.rows import Row
 from sidecar.bench.show import Display
 from sidecar.bench.site import Site
 from sidecar.bench.targets import verdicts
@@ -41,6 +42,7 @@ class Plan:
         cost: measure the cost too.
         json, plots: where to write these; None: not at all.
         directory: on the disk to measure; None for where journals are by default.
+        profile: where to write profiles of the sidecar; None: it is not profiled.
     """
 
     rows: Sequence[Row]
@@ -53,6 +55,7 @@ class Plan:
     json: Path | None = None
     plots: Path | None = None
     directory: Path | None = None
+    profile: Path | None = None
 
     @property
     def main(self) -> float:
@@ -75,12 +78,15 @@ class _Run:
     faktory: str = ""
     links: str = ""
     machine: Machine | None = None
+    profiler: Profiler | None = None
 
 
 def run_bench(plan: Plan, console: Console) -> int:
     """Runs the benchmark and returns the exit code: 0, 1 when it could not go on, 130 after Ctrl-C."""
     run = _Run(plan, Display(console))
     run.rounds = [{} for _ in range(plan.rounds)]
+    if plan.profile is not None:
+        run.profiler = Profiler(plan.profile)
     before = signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
     code = 0
@@ -128,7 +134,7 @@ def _introduce(run: _Run, site: Site) -> None:
 
 def _measure_rows(run: _Run, site: Site) -> None:
     plan = run.plan
-    meter = Meter(site, seconds=plan.seconds, size=plan.size)
+    meter = Meter(site, seconds=plan.seconds, size=plan.size, profiler=run.profiler)
     work = {rtt: [row for row in plan.rows_at(rtt) if row.name not in run.skipped] for rtt in plan.trips}
     total = sum(map(len, work.values())) * plan.rounds
     with run.display.progress(total) as step:
@@ -168,6 +174,8 @@ def _conclude(run: _Run, seconds: float) -> None:
         seconds=seconds,
     )
     run.display.tables(results)
+    if run.profiler is not None:
+        run.display.profiles(run.profiler, [row.name for row in plan.rows])
     if plan.json is not None:
         write_json(results, plan.json)
         run.display.say(f"Written: {plan.json}")
@@ -175,6 +183,3 @@ def _conclude(run: _Run, seconds: float) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-__all__ = ["Kind", "Plan", "Way", "run_bench"]

@@ -13,9 +13,10 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -69,8 +70,8 @@ async def http() -> None:
     from sidecar.web.server import bind, serve
 
     class LeanRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
-            endpoint: Callable[[Request], Awaitable[Response]] = self.endpoint
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
             return endpoint
 
     async def answer(request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -14,11 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from sidecar.bench.machine import Machine
-from sidecar.bench.results import Results, cpu_per_million, median, speed
+from sidecar.bench.measure import Measured
+from sidecar.bench.profile import Profiler
+from sidecar.bench.results import Results, cpu_per_million, median
 from sidecar.bench.rows import ROWS, Kind, Row
-from sidecar.bench.targets import Verdict
+from sidecar.bench.targets import MIB, Verdict
 
-WIDTH: Final = 132  # characters that a table may have where the output is no terminal
+HEADINGS: Final = (
+    *("jobs/s", "delivered", "p50 ms", "p99 ms", "max ms", "CPU s/10⁶", "RSS MiB"),
+    *("sidecar", "Faktory", "load", "others"),  # cores that they used
+)
+WIDTH: Final = 150  # characters that a table may have where the output is no terminal
 
 
 class Display:
@@ -74,24 +80,22 @@ class Display:
             self.say(f"PROBLEM: {problem}")
         self.say(f"{len(results.rounds)} rounds, median; {results.seconds / 60:.1f} min")
 
+    def profiles(self, profiler: Profiler, rows: Sequence[str]) -> None:
+        """Where the sidecar's time went, row by row."""
+        if profiler.missing:
+            self.say(profiler.missing)
+        for row in rows:
+            for number, line in enumerate(profiler.summary(row)):
+                self.say(line if number else f"\nprofile of {row}\n{line}")
+
     def _rows(self, results: Results, rtt: float) -> None:
         rows = [row for row in ROWS if results.of(row.name, rtt)]
         if not rows:
             return
         table = _table(f"{rtt * 1000:g} ms round trip ({results.trips[rtt] * 1000:.1f} ms), {results.faktory}")
-        table.add_column("row")
-        table.add_column("what")
-        for heading in (
-            "jobs/s",
-            "delivered",
-            "reply p50",
-            "p99",
-            "max",
-            "CPU s/10⁶",
-            "RSS",
-            "CPU: sidecar",
-            "Faktory",
-        ):
+        table.add_column("row", no_wrap=True)
+        table.add_column("what", no_wrap=True)
+        for heading in HEADINGS:
             table.add_column(heading, justify="right", no_wrap=True)
         for row in rows:
             table.add_row(*_cells(row, results, rtt))
@@ -137,54 +141,47 @@ def figure(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def milliseconds(seconds: float | None) -> str:
-    """A duration in ms, with as many decimals as matter."""
-    return "–" if seconds is None else f"{figure(seconds * 1000)} ms"
-
-
 def _cells(row: Row, results: Results, rtt: float) -> list[str]:
     measured = results.of(row.name, rtt)
     delivered = median(measured, lambda one: one.delivered_rate)
     rate = median(measured, lambda one: one.rate)
     cost = cpu_per_million(measured) if row.way.is_sidecar else None
     rss = median(measured, lambda one: one.rss) if row.way.is_sidecar else None
-    busy = [
-        median(measured, lambda one, part=part: one.cpu.get(part, 0.0) / (one.delivered_seconds or one.seconds))
-        for part in ("sidecar", "faktory")
-    ]
-    name = f"{row.way}: {row.label}"
+    busy = [_busy(measured, part) for part in ("sidecar", "faktory", "load", "others")]
     if row.kind is Kind.IDLE:
-        return [row.name, name, "", "", "", "", "", "", _mebibytes(rss), _percent(busy[0]), ""]
+        return [row.name, row.label, "", "", "", "", "", "", _number(rss, 1 / MIB), f"{busy[0] or 0:.4f}", "", "", ""]
     return [
         row.name,
-        name,
+        row.label,
         _number(rate),
         _number(delivered),
-        *(milliseconds(median(measured, value)) for value in (_P50, _P99, _MAX)),
+        *(_number(median(measured, value), 1000) for value in (_p50, _p99, _longest)),
         _number(cost),
-        _mebibytes(rss),
-        _percent(busy[0]),
-        _percent(busy[1]),
+        _number(rss, 1 / MIB),
+        *map(_number, busy),
     ]
 
 
-_P50, _P99, _MAX = (lambda one: one.p50), (lambda one: one.p99), (lambda one: one.longest)
+def _busy(measured: Sequence[Measured], part: str) -> float | None:
+    """Of a core."""
+    return median(measured, lambda one: one.cpu.get(part, 0.0) / (one.spent or one.seconds))
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else figure(value)
+def _number(value: float | None, factor: float = 1.0) -> str:
+    return "–" if value is None else figure(value * factor)
 
 
-def _mebibytes(value: float | None) -> str:
-    return "–" if value is None else f"{value / 2**20:.0f} MiB"
+def _p50(one: Measured) -> float | None:
+    return one.p50
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value * 100:.3g} %"
+def _p99(one: Measured) -> float | None:
+    return one.p99
+
+
+def _longest(one: Measured) -> float | None:
+    return one.longest
 
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-
-
-__all__ = ["Display", "figure", "milliseconds", "speed", "verdict_cells"]

@@ -47,6 +47,16 @@ def _of_one(pid: int) -> Usage:
     return Usage(ticks / _TICK, int(io.get("write_bytes", 0)), int(stat[21]) * os.sysconf("SC_PAGE_SIZE"))
 
 
+def machine_cpu() -> float:
+    """CPU seconds that all processes of this machine have used, and that its host took away."""
+    try:
+        fields = [int(field) for field in (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:]]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _iowait, irq, softirq, steal = fields[:8]
+    return (user + nice + system + irq + softirq + steal) / _TICK
+
+
 def exact_cpu(pid: int) -> float:
     """CPU seconds of the threads that a process has now, to the nanosecond (`usage` counts in hundredths)."""
     total = 0

@@ -47,6 +47,11 @@ class RoundTrips(click.ParamType[tuple[float, ...]]):
     type=click.Path(path_type=Path, file_okay=False),
     help="Work on this disk.  [default: where journals are]",
 )
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Sample the sidecar with py-spy; collapsed stacks go to this directory.",
+)
 @click.option("--upstream", metavar="URL", help="A Faktory of your own instead; asks before it is loaded.")
 @click.option("--yes", is_flag=True, help="Don't ask: that server may be loaded.")
 def command(
@@ -61,6 +66,7 @@ def command(
     json_file: Path | None,
     plots: Path | None,
     directory: Path | None,
+    profile: Path | None,
     upstream: str | None,
     yes: bool,
 ) -> int:
@@ -93,6 +99,7 @@ def command(
         json=json_file,
         plots=plots,
         directory=directory,
+        profile=profile,
     )
     return run_bench(plan, console)
 
