@@ -26,6 +26,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "toxiproxy_server": ("toxiproxy",),
     "go_client": ("go-client",),
     "node_clients": ("node-clients",),
+    "run_program": ("go-client", "node-clients"),
 }
 """The real parts behind each fixture that hands one out."""
 
@@ -45,8 +46,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    for fixture in NEEDS.keys() & used:
-        for part in NEEDS[fixture]:
+    wanted = {part for fixture in NEEDS.keys() & used for part in NEEDS[fixture]}
+    if any(item.get_closest_marker("real") for item in session.items):
+        wanted |= {"redis", "faktory"}  # for those that ask for their fixtures by name, as they run
+    for part in parts.PARTS:
+        if part in wanted:
             look_up(part)
 
 

@@ -21,7 +21,7 @@ Server = RealFaktory | ThreadedFaktory
 PASSWORD = "correct horse"
 
 
-@pytest.fixture(params=["embedded", "real"])
+@pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.real)])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     if request.param == "real":
         yield request.getfixturevalue("faktory")
@@ -30,7 +30,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
             yield embedded
 
 
-@pytest.fixture(params=["embedded", "real"])
+@pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.real)])
 def guarded(request: pytest.FixtureRequest) -> Iterator[Server]:
     if request.param == "real":
         factory: FaktoryFactory = request.getfixturevalue("faktory_factory")

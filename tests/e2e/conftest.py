@@ -62,6 +62,7 @@ class Route:
 def open_route(
     request: pytest.FixtureRequest,
     faktory_parts: None,
+    toxiproxy_server: Toxiproxy,
     certificate: Certificate,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Route]:
@@ -73,9 +74,7 @@ def open_route(
         if way.ack is None:
             yield Route(way, faktory.url, faktory.port, way.password, faktory, None)
         else:
-            require("toxiproxy")
-            toxiproxy: Toxiproxy = request.getfixturevalue("toxiproxy_server")
-            link = toxiproxy.link(faktory.port, round_trip=ROUND_TRIP)
+            link = toxiproxy_server.link(faktory.port, round_trip=ROUND_TRIP)
             settings = {"SIDECAR_UPSTREAM": faktory.url_at(link.port), "SIDECAR_ACK": way.ack}
             if way.tls:
                 settings["SIDECAR_UPSTREAM_TLS_CA"] = str(certificate.authority)
