@@ -14,7 +14,6 @@ What is different here, and nothing else:
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import shutil
@@ -67,7 +66,7 @@ class Cluster:
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def claim(self, name: str) -> Path:
-        """The directory behind a PersistentVolumeClaim; the same for every pod that names it."""
+        """The directory behind a PersistentVolumeClaim, the same for every pod that names it."""
         return _made(self.directory / "claims" / name)
 
 
@@ -228,8 +227,8 @@ class Container:
     def _passes(self, spec: Manifest) -> bool:
         timeout = float(spec.get("timeoutSeconds", 1))
         get: Manifest = spec["httpGet"]
-        named = {port["name"]: port["containerPort"] for port in self.spec.get("ports", ()) if "name" in port}
-        port = self.pod.local_port(named.get(get["port"], get["port"]))
+        named = {port["name"]: int(port["containerPort"]) for port in self.spec["ports"]}
+        port = self.pod.local_port(named[get["port"]])
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{get['path']}", timeout=timeout) as response:
                 return bool(200 <= response.status < 400)
@@ -338,7 +337,7 @@ class Pod:
         return re.sub(rf"(?<![\w.])(localhost|0\.0\.0\.0):({ports})\b", here, text)
 
     def _volume(self, volume: Manifest) -> Path:
-        place = self.directory / "volumes" / volume["name"]
+        place: Path = self.directory / "volumes" / volume["name"]
         match volume:
             case {"emptyDir": _}:
                 return _made(place)
@@ -346,8 +345,6 @@ class Pod:
                 for key, value in self.cluster.secrets[name].items():
                     (_made(place) / key).write_text(value)
                 return place
-            case {"persistentVolumeClaim": {"claimName": str() as name}}:
-                return self.cluster.claim(name)
         raise NotImplementedError(f"volume {volume}")
 
     def _supervise(self) -> None:
@@ -401,12 +398,6 @@ class Pod:
         self.gone = True
         self._supervisor.join()
         shutil.rmtree(self.directory / "volumes", ignore_errors=True)
-
-
-def secret_data(manifest: Manifest) -> dict[str, str]:
-    """The values of a Secret's manifest."""
-    encoded = {key: base64.b64decode(value).decode() for key, value in manifest.get("data", {}).items()}
-    return encoded | dict(manifest.get("stringData", {}))
 
 
 def _is_past(container: Container) -> bool:
