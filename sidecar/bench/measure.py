@@ -15,7 +15,7 @@ from sidecar.bench.rows import Kind, Row
 from sidecar.bench.site import Site, Target
 from sidecar.bench.usage import Usage, exact_cpu, machine_cpu, usage
 
-BULK_JOBS: Final = 30_000  # of a bulk row for each second that a row is to take: about what a Faktory takes
+BULK_JOBS: Final = 40_000  # of a bulk row for each second that a row is to take: about what a Faktory takes
 LOOK_EVERY: Final = 0.01  # seconds between two looks at the queue while the last jobs arrive
 LOOK_SELDOM: Final = 0.1  # and before that
 DELIVERY_PATIENCE: Final = 30.0  # seconds without an arrival after which jobs count as lost

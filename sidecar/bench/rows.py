@@ -94,7 +94,9 @@ def _client(way: Way, client: Client, count: int) -> Row:
     return Row(f"{way.name.lower()}-{client}-{count}", label, Kind.PRODUCERS, way, client=client, producers=count)
 
 
-def _bulk(name: str, label: str, way: Way, *, batch: int, window: int = 1, everywhere: bool = True) -> Row:
+def _bulk(
+    name: str, label: str, way: Way, *, batch: int, window: int = 1, clients: int = 1, everywhere: bool = True
+) -> Row:
     return Row(
         name,
         label,
@@ -102,6 +104,7 @@ def _bulk(name: str, label: str, way: Way, *, batch: int, window: int = 1, every
         way,
         "bulk",
         "raw",
+        producers=clients,
         batch=batch,
         window=window,
         everywhere=everywhere,
@@ -167,6 +170,7 @@ ROWS: Final[tuple[Row, ...]] = (
     _bulk("guide", "PUSHB of 100, one by one (guide)", Way.DIRECT, batch=100),
     _bulk("link", "PUSHB of 100, pipelined (link's limit)", Way.DIRECT, batch=100, window=UNBOUNDED),
     _bulk("disk-pushb", "PUSHB of 1,000", Way.DISK, batch=1000),
+    _bulk("disk-pushb-4", "PUSHB of 1,000, 4 clients", Way.DISK, batch=1000, clients=4, everywhere=False),
     _bulk("upstream-pushb", "PUSHB of 1,000", Way.UPSTREAM, batch=1000, everywhere=False),
     _bulk("memory-pushb", "PUSHB of 1,000", Way.MEMORY, batch=1000, everywhere=False),
     _http_batch(Way.DISK, "disk-http-batch", "HTTP batches of 1,000", everywhere=True),

@@ -24,7 +24,7 @@ HEADINGS: Final = (
     *("jobs/s", "delivered", "p50 ms", "p99 ms", "max ms", "CPU s/10⁶", "RSS MiB"),
     *("sidecar", "Faktory", "load", "others"),  # cores that they used
 )
-WIDTH: Final = 150  # characters that a table may have where the output is no terminal
+WIDTH: Final = 190  # characters that a table may have where the output is no terminal
 
 
 class Display:
