@@ -77,10 +77,10 @@ def runs(ids: Iterable[int]) -> list[int]:
     return found
 
 
-def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
-    """A connection with the journal's settings; it may be used by one thread at a time, whichever."""
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection to an existing file with the journal's settings, for one thread at a time, whichever."""
     db = sqlite3.connect(
-        f"file:{_quoted(path)}?mode={'rwc' if create else 'rw'}",
+        f"file:{_quoted(path)}?mode=rw",
         uri=True,
         isolation_level=None,
         check_same_thread=False,
@@ -123,9 +123,11 @@ class Store:
         self.directory = directory
         path = directory / name
         fresh = not path.exists() or path.stat().st_size == 0
-        self.db = connect(path, create=fresh)
+        if fresh:
+            path.touch(mode=0o600)
+        self.db = connect(path)
         try:
-            if fresh:
+            if fresh or self._unborn():
                 with self._transaction():
                     for statement in schema.TABLES.split(";"):
                         self.db.execute(statement)
@@ -136,6 +138,11 @@ class Store:
             self.db.close()
             raise
         self._data_version = self._one("PRAGMA data_version")
+
+    def _unborn(self) -> bool:
+        """Whether the process ended between making the file and making the tables."""
+        nothing = self._one("SELECT count(*) FROM sqlite_schema") == 0
+        return nothing and self._one("PRAGMA application_id") == 0 and self._one("PRAGMA page_count") <= 2
 
     def _check_format(self) -> None:
         (header,) = self.db.execute("PRAGMA user_version").fetchone()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import trio
 
 from sidecar.errors import Refusal
-from tests.journal.running import Answer, appended, everything, number_of, payload, running, settled, until
+from sidecar.journal import DeadLetter
+from tests.journal.running import MIB, Answer, appended, everything, number_of, payload, running, settled, until
 
 
 def rule(*lines: str) -> None:
@@ -113,18 +116,65 @@ async def stop_on_broken_disk(directory: Path) -> None:
         assert {0, 1} <= {number_of(row) for row in await everything(journal)}
 
 
+class Acks:
+    """What was acknowledged, a line each, in a file beside the directory: `+NUMBER` stored, `-NUMBER` let go."""
+
+    def __init__(self, directory: Path) -> None:
+        self._descriptor = os.open(directory.parent / "acks", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def stored(self, numbers: Iterable[int]) -> None:
+        """These jobs were acknowledged."""
+        os.write(self._descriptor, b"".join(b"+%d\n" % number for number in numbers))
+
+    def let_go(self, numbers: Iterable[int]) -> None:
+        """These are about to be settled: from here on they may be gone."""
+        os.write(self._descriptor, b"".join(b"-%d\n" % number for number in numbers))
+
+
 async def producer(directory: Path) -> None:
-    """Appends, settles, notes and buries until it is killed; each acknowledged number is a line of `acks`."""
-    acks = os.open(directory.parent / "acks", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    started = int(time.time() * 1000) % 10**9 * 1000
+    """Appends and settles until it is killed."""
+    acks = Acks(directory)
+    started = time.time_ns() // 1000 % 10**12 * 1000
     async with running(directory) as journal:
-        for step in range(10**6):
+        for step in itertools.count():
             numbers = [started + step * 8 + n for n in range(1 + step % 7)]
-            first = await appended(journal, [payload(n, 50 + 97 * (step % 13)) for n in numbers])
-            os.write(acks, b"".join(b"+%d\n" % n for n in numbers))
+            first = await appended(journal, [payload(n, 53 + 97 * (step % 13)) for n in numbers])
+            acks.stored(numbers)
             if step % 3 == 0:
-                os.write(acks, b"-%d\n" % numbers[0])
+                acks.let_go(numbers[:1])
                 journal.settle([first])
+
+
+async def life(directory: Path) -> None:
+    """Everything that a journal does, once."""
+    acks = Acks(directory)
+    async with running(directory) as journal:
+        for group in range(0, 20, 5):
+            await appended(journal, [payload(n) for n in range(group, group + 5)])
+            acks.stored(range(group, group + 5))
+        acks.let_go([1, 2])
+        await settled(journal, [2, 3])
+        journal.note_attempts([4, 5], 2)
+        acks.let_go([6])
+        letter = DeadLetter(7, "jid", "ERR bad", 1, payload(6), 1.0)
+        buried = trio.Event()
+        journal.bury([letter], buried.set)
+        await buried.wait()
+        await appended(journal, [payload(n, 50_000) for n in range(100, 250)])  # several transactions, a checkpoint
+        acks.stored(range(100, 250))
+        acks.let_go(range(100, 250))
+        await settled(journal, range(21, 171))
+        assert len(await everything(journal)) == 17
+        acks.let_go(range(20))
+        await settled(journal, range(1, 21))
+        database = directory / "journal.db"
+        await until(lambda: database.stat().st_size < 2 * MIB)  # space is given back
+
+
+async def opening(directory: Path) -> None:
+    """Only the start, and a stop."""
+    async with running(directory) as journal:
+        await appended(journal, [payload(10**9)])
 
 
 def main() -> None:
