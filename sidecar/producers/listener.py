@@ -19,6 +19,8 @@ BACKLOG = 4096
 """Connections that may wait to be accepted: clients dial with a limit of 1 s, in bursts."""
 OUT_OF_FILES_PAUSE = 0.1
 """Seconds without accepting after the process ran out of file descriptors."""
+LAST_REPLY_WITHIN = 1.0
+"""Seconds that a client has to take the last reply before its connection is closed; with TLS it isn't sent at once."""
 
 log = get_logger()
 
@@ -87,6 +89,8 @@ class Listener:
                 channel = await _start_tls(sock, self._tls, nursery)
             if channel is not None:
                 await Connection(channel, self._services, peer).run()
+                with trio.move_on_after(LAST_REPLY_WITHIN):
+                    await channel.flushed()
         except Exception as error:
             log.exception("connection_failed", message=f"A defect ended a local connection: {error!r}", peer=peer)
         finally:
