@@ -33,9 +33,7 @@ async def test_no_request_is_answered_other_than_documented(
     command += ["--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES), "--mode", "all", "--no-color"]
     command += ["--generation-database", "none", "--workers", "1"]
 
-    done = await trio.run_process(
-        command, check=False, capture_stdout=True, stderr=subprocess.STDOUT, cwd=tmp_path
-    )
+    done = await trio.run_process(command, check=False, capture_stdout=True, stderr=subprocess.STDOUT, cwd=tmp_path)
 
     report = done.stdout.decode(errors="replace")
     assert done.returncode == 0, report[-6000:]
