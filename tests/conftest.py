@@ -26,6 +26,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "toxiproxy_server": ("toxiproxy",),
     "go_client": ("go-client",),
     "node_clients": ("node-clients",),
+    "manifest_checker": ("manifest-checker",),
     "run_program": ("go-client", "node-clients"),
 }
 """The real parts behind each fixture that hands one out."""
@@ -106,6 +107,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     made.key.write_bytes(server.private_key_pem.bytes())
     made.authority.write_bytes(authority.cert_pem.bytes())
     return made
+
+
+@pytest.fixture(scope="session")
+def manifest_checker() -> Path:
+    """Our program that reads deployment files with the code of those who will read them."""
+    return require("manifest-checker")
 
 
 class FaktoryFactory(Protocol):

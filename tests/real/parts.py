@@ -70,6 +70,11 @@ def go_client() -> Path:
     return _go_program("go-client", TESTS / "clients" / "go", ".")
 
 
+def manifest_checker() -> Path:
+    """Our program around the code of Compose, Kustomize and the Prometheus Operator, from tests/deploy/checker."""
+    return _go_program("manifest-checker", TESTS / "deploy" / "checker", ".")
+
+
 def node_clients() -> Path:
     """A directory with our Node programs (tests/clients/node) and their `node_modules`."""
     source = TESTS / "clients" / "node"
@@ -112,6 +117,7 @@ PARTS: dict[str, Callable[[], Path]] = {
     "toxiproxy": toxiproxy,
     "go-client": go_client,
     "node-clients": node_clients,
+    "manifest-checker": manifest_checker,
 }
 """All parts by name, in the order in which they are brought."""
 
