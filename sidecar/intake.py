@@ -76,6 +76,7 @@ class Intake:
         self._uncommitted = 0
         self._turn: list[_Append] = []  # not handed to the journal yet
         self._turn_over = trio.Event()
+        self._lone = True  # the last turn had one producer
         self._numbers = itertools.count(time.time_ns() // 1000)
         self._workers: WeakValueDictionary[str, Origin] = WeakValueDictionary()
 
@@ -121,8 +122,13 @@ class Intake:
             self._confirm(jobs, origin, done, linger=linger)
         elif self._storing is not None:
             self._counts.take(edge, "coalesced", len(jobs))
-            self._turn.append(_Append(self, jobs, origin.epoch, done, linger))
-            self._turn_over.set()
+            idle = not self._uncommitted
+            append = _Append(self, jobs, origin.epoch, done, linger)
+            if idle and self._lone:
+                append.hand_over(self._storing)
+            else:
+                self._turn.append(append)
+                self._turn_over.set()
         else:
             self._counts.take(edge, "coalesced", len(jobs))
             epoch = origin.epoch
@@ -134,13 +140,15 @@ class Intake:
         """Hand the jobs of each turn of the event loop to the journal together, until cancelled.
 
         Handed over one by one, each would wake the writer's thread while this one still works: with 16 producers that
-        meant commits of 7 jobs in place of 10, and 30 % fewer jobs a second.
+        meant commits of 7 jobs in place of 10, and 30 % fewer jobs a second. A producer that is alone has nobody to
+        wait for: as long as a turn brings one job and none is under way, `submit` hands it over at once.
         """
         while True:
             self._turn_over = trio.Event()
             if not self._turn:
                 await self._turn_over.wait()
             appends, self._turn = self._turn, []
+            self._lone = len(appends) == 1
             for append in appends:
                 append.hand_over(self._storing)
 
@@ -305,6 +313,7 @@ class Ticket:
 
     def _answer(self) -> None:
         self.answered = True
+        self.entries = []  # they refer to this ticket: without the circle the collector has nothing to do
         self._done(None if all(reply == OK for reply in self._replies) else self._replies)
 
     def expire(self) -> None:
@@ -320,6 +329,7 @@ class Ticket:
             else:
                 all_back = False
                 self._replies[i] = IN_DOUBT.line()
+        self.entries = []
         self._intake.refuse("not_sent" if all_back else "in_doubt")
         self._done(not_sent if all_back else self._replies)
 
