@@ -157,6 +157,8 @@ class Gauge:
         lately = refusal
         if lately is None and pulse.refusing is not None and now - pulse.refusing[1] <= LATELY:
             lately = pulse.refusing[0]
+        if lately is None and pulse.within(LATELY, "turned_away"):
+            lately = "some jobs find no room: there is still room for smaller ones"
         return Facts(
             mode=self.mode,
             legacy=not self.settings.auto_batch,

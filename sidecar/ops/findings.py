@@ -96,7 +96,7 @@ def _refusing(facts: Facts) -> Finding | None:
         Condition.REFUSING,
         Level.BAD,
         "Jobs are being refused",
-        f"{reason[0].upper()}{reason[1:]}. {stay}Jobs are taken again by themselves as soon as there is room.",
+        f"{_sentence(reason)}. {stay}Jobs are taken again by themselves as soon as there is room.",
     )
 
 
@@ -105,7 +105,7 @@ def _upstream(facts: Facts) -> Finding | None:
         return None
     if not facts.link.connects and facts.uptime < CONNECTING_FOR:
         return Finding(Condition.CONNECTING, Level.NOTE, "Connecting to Faktory", "The sidecar has just started.")
-    why = f"{facts.link.reason or 'no connection'}; it is tried again every few seconds."
+    why = f"{_sentence(facts.link.reason or "no connection")}; it is tried again every few seconds."
     if facts.mode is Ack.UPSTREAM:
         meanwhile = "Jobs are refused after 4 s until it is back, because +OK means here that Faktory has the job."
         return Finding(Condition.UPSTREAM_DOWN, Level.BAD, "Faktory can't be reached", f"{why} {meanwhile}")
@@ -190,3 +190,7 @@ def _well(facts: Facts) -> Finding:
             f"{rate_text(facts.taken_rate)} jobs/s in, {rate_text(facts.delivered_rate)} jobs/s out. {far}",
         )
     return Finding(Condition.IDLE, Level.GOOD, "All is well", f"Idle: nothing waits. {far}")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -20,6 +20,8 @@ STEP: Final = 1.0  # s between two looks
 HISTORY: Final = 300  # points that are kept: five minutes
 KEEP_SIZES: Final = 10  # s between two records of the distributions, of which five minutes are kept
 RATE_OVER: Final = 5  # s that a rate is the mean of
+TURNED_AWAY: Final = ("full", "journal", "slow_disk")
+"""Reasons of refusals that the store has, not upstream."""
 
 
 class Point(NamedTuple):
@@ -29,6 +31,7 @@ class Point(NamedTuple):
         at: unix seconds, at its end.
         taken, delivered, refused: jobs in it; `refused` by us, for want of room or of upstream.
         waiting: unsettled jobs at its end.
+        turned_away: those of the refused that found no room, or a disk that didn't work.
     """
 
     at: int
@@ -36,6 +39,7 @@ class Point(NamedTuple):
     delivered: int
     refused: int
     waiting: int
+    turned_away: int
 
 
 class Marks(NamedTuple):
@@ -65,7 +69,7 @@ class Pulse:
         self._intake = intake
         self._forwarder = forwarder
         self._link = link
-        self._before = (0, 0, 0)
+        self._before = (0, 0, 0, 0)
         self._marks: deque[Marks] = deque(maxlen=HISTORY // KEEP_SIZES)
         self._link_up = False
         self._listeners: list[Callable[[], None]] = []
@@ -103,10 +107,12 @@ class Pulse:
     def look(self) -> None:
         """Record one second."""
         counts = self._counts
-        now = (taken(counts), counts.delivered, sum(counts.refused.values()))
-        new, delivered, refused = (after - before for after, before in zip(now, self._before, strict=True))
+        away = sum(counts.refused.get(reason, 0) for reason in TURNED_AWAY)
+        now = (taken(counts), counts.delivered, sum(counts.refused.values()), away)
+        steps = [after - before for after, before in zip(now, self._before, strict=True)]
         self._before = now
-        self.points.append(Point(round(time.time()), new, delivered, refused, self._intake.owed))
+        new, delivered, refused, turned_away = steps
+        self.points.append(Point(round(time.time()), new, delivered, refused, self._intake.owed, turned_away))
         reason = self._intake.refusal_reason()
         if reason is not None:
             self.refusing = (reason, trio.current_time())

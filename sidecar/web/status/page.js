@@ -4,7 +4,7 @@
   const state = { points: [] };
   const SPAN = 300; // seconds that the plots show
   const LOST_AFTER = 4000; // ms without news after which the page no longer claims to know
-  const REASONS = { full: "full", timeout: "its time was over", asked: "somebody waited for it", single: "a PUSH of its own" };
+  const REASONS = { full: "they were full", timeout: "their time was over", asked: "somebody waited", single: "they travel alone" };
   let heard = 0, lost = false, hover = null;
 
   // Words -----------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@
     put("queue-name", now.mode === "disk" ? "Waiting in the journal" : "Waiting here");
     put("waiting", whole(now.waiting));
     put("waiting-unit", now.waiting === 1 ? " job" : " jobs");
-    put("oldest", now.waiting ? `the oldest for ${span(now.oldest)}` : "nothing waits");
+    put("oldest", now.waiting ? `the oldest for ${now.oldest < 2 ? "less than 2 s" : span(now.oldest)}` : "nothing waits");
     level("stop-queue", refusing ? "bad" : now.waiting && now.oldest > 30 ? "warning" : "");
     put("trip", link.up ? `${span(link.round_trip)} away` : "no link");
     level("way-out", link.up ? "" : now.findings.find((finding) => finding.condition === "upstream_down")?.level ?? "note");
@@ -200,7 +200,7 @@
   function rates() {
     const refused = state.points.some((point) => point[3] > 0);
     show("key-refused", refused);
-    const lines = [{ column: 1, key: "in", word: "in" }, { column: 2, key: "out", word: "out" }];
+    const lines = [{ column: 1, key: "in", area: true, word: "in" }, { column: 2, key: "out", word: "out" }];
     if (refused) lines.push({ column: 3, key: "no", word: "refused" });
     series("plot-rates", lines, (points) => {
       const last = points.at(-1) ?? [0, 0, 0, 0, 0];
@@ -240,27 +240,35 @@
       });
       const middle = (i + 0.5) * step;
       if (sums[i]) svg.append(draw("text", { class: "value", x: middle, y: foot - 4, "text-anchor": "middle" }, short(sums[i])));
-      const label = draw("text", { x: middle, y: height - 19, "text-anchor": "middle" }, bucket.name);
-      if (step < 44) label.setAttribute("style", "font-size:10px");
-      svg.append(label);
+      svg.append(draw("text", { class: step < 44 ? "small" : "", x: middle, y: height - 19, "text-anchor": "middle" }, bucket.name));
     });
     svg.append(draw("text", { x: width / 2, y: height - 3, "text-anchor": "middle" }, "jobs in a batch"));
     at.replaceChildren(svg);
     id("reasons").replaceChildren(...reasons.map((reason) => [reason, sizes[reason].reduce((a, b) => a + b, 0)]).filter(([, n]) => n).map(([reason, n]) => {
       const item = make("li");
       item.append(make("span", undefined, { class: `key ${reason}`, "aria-hidden": "true" }),
-        `${Math.round((100 * n) / total)} % left because ${reason === "full" ? "they were full" : reason === "timeout" ? "their time was over" : reason === "asked" ? "somebody waited" : "they travel alone"}`);
+        `${Math.round((100 * n) / total)} % left because ${REASONS[reason]}`);
       return item;
     }));
   }
 
   // Tables ----------------------------------------------------------------------------------------------------------
+  const alike = (letters) => { // one row for what differs by the job alone, with the latest of them
+    const groups = new Map();
+    for (const letter of letters) {
+      const key = JSON.stringify([letter.reason, letter.type, letter.queue]);
+      const group = groups.get(key);
+      if (group) group.more += 1; else groups.set(key, { ...letter, more: 0 });
+    }
+    return [...groups.values()];
+  };
   const row = (letter) => {
     const tr = make("tr");
     const jid = make("td", undefined, { "data-name": "Job" });
     jid.append(make("code", letter.jid));
+    if (letter.more) jid.append(` and ${letter.more} more`);
     tr.append(make("td", letter.reason, { class: "words" }), make("td", letter.type, { "data-name": "Type" }),
-      make("td", letter.queue, { "data-name": "Queue" }), jid, make("td", letter.at ? clock(letter.at) : "", { class: "time" }));
+      make("td", letter.queue, { "data-name": "Queue" }), jid, make("td", letter.at ? clock(letter.at) : "", { class: "time", "data-name": letter.more ? "Latest" : "At" }));
     return tr;
   };
   function letters() {
@@ -273,7 +281,7 @@
     const key = JSON.stringify(shown);
     if (id("letters").dataset.key === key) return;
     id("letters").dataset.key = key;
-    id("letters").replaceChildren(...shown.map(row));
+    id("letters").replaceChildren(...alike(shown).map(row));
   }
   const OURS = {
     full: "for want of room", journal: "by the journal's disk", slow_disk: "in doubt, the disk was too slow", not_sent: "not sent, Faktory away or too slow",
@@ -281,17 +289,19 @@
   };
   function refused() {
     const { totals } = state;
+    const dead = totals.dead ? `, ${whole(totals.dead)} of them after their +OK` : "";
     const ours = Object.entries(totals.refusals);
     const sum = totals.rejected + ours.reduce((all, [, n]) => all + n, 0);
     put("refused-count", sum ? whole(sum) : "");
     show("refused-none", !sum);
     show("refusals", sum > 0);
-    list("refusals", [...(totals.rejected ? [["by Faktory", whole(totals.rejected)]] : []), ...ours.map(([reason, n]) => [OURS[reason] ?? reason, whole(n)])]);
-    show("refused-some", state.refused.length > 0);
-    const key = JSON.stringify(state.refused);
+    list("refusals", [...(totals.rejected ? [["by Faktory", `${whole(totals.rejected)}${dead}`]] : []), ...ours.map(([reason, n]) => [OURS[reason] ?? reason, whole(n)])]);
+    const told = state.refused.filter((job) => !job.dead || !state.now.journal);
+    show("refused-some", told.length > 0);
+    const key = JSON.stringify(told);
     if (id("refused").dataset.key === key) return;
     id("refused").dataset.key = key;
-    id("refused").replaceChildren(...state.refused.map(row));
+    id("refused").replaceChildren(...alike(told).map(row));
   }
   function totals() {
     const { totals: sum } = state;

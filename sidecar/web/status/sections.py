@@ -79,6 +79,7 @@ class Totals(msgspec.Struct, frozen=True):
     taken: int
     delivered: int
     rejected: int
+    dead: int
     in_doubt: int
     resent: int
     passed: int
@@ -145,6 +146,7 @@ def changing(gauge: Gauge, letters: Letters) -> dict[str, object]:
             taken=sum(jobs for (_, lane), jobs in counts.taken.items() if lane != "passed"),
             delivered=counts.delivered,
             rejected=counts.rejected,
+            dead=counts.dead,
             in_doubt=counts.in_doubt,
             resent=counts.resent,
             passed=counts.taken.get(("fwp", "passed"), 0),
