@@ -21,7 +21,7 @@ from starlette.responses import Response
 Document = dict[str, Any]
 
 _STYLE: Final = """
-:root { color-scheme: light dark; --line: #8886; --soft: #8881; --accent: #0a6; }
+:root { color-scheme: light dark; --line: #8886; --soft: #8881; --accent: #075; }
 @media (prefers-color-scheme: dark) { :root { --accent: #4d9; } }
 * { box-sizing: border-box; }
 body { font: 1rem/1.55 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem; }
