@@ -105,7 +105,7 @@ def _upstream(facts: Facts) -> Finding | None:
         return None
     if not facts.link.connects and facts.uptime < CONNECTING_FOR:
         return Finding(Condition.CONNECTING, Level.NOTE, "Connecting to Faktory", "The sidecar has just started.")
-    why = f"{_sentence(facts.link.reason or "no connection")}; it is tried again every few seconds."
+    why = f"{_sentence(facts.link.reason or 'no connection')}; it is tried again every few seconds."
     if facts.mode is Ack.UPSTREAM:
         meanwhile = "Jobs are refused after 4 s until it is back, because +OK means here that Faktory has the job."
         return Finding(Condition.UPSTREAM_DOWN, Level.BAD, "Faktory can't be reached", f"{why} {meanwhile}")
