@@ -103,17 +103,15 @@ class Meter:
     def orders(self, row: Row, target: Target) -> list[Order]:
         """What each program of a row is to do."""
         processes = 1 if row.client in ("go", "node") else min(row.producers, self._site.pool.MOST)
-        jobs = 0
-        if row.once:
-            jobs = row.batch
-        elif row.batch > 1:
+        jobs = row.jobs
+        if row.batch > 1 and not jobs:
             jobs = max(row.batch, round(self._seconds * BULK_JOBS / row.batch / processes) * row.batch)
         order = Order(
             row.task,
             target.http_url if row.task == "http" else target.url,
             self._site.queue,
             row.client,
-            seconds=60.0 if row.window == UNBOUNDED or row.once else self._seconds,
+            seconds=60.0 if row.window == UNBOUNDED else self._seconds,
             jobs=jobs,
             interval=row.producers / row.offered if row.offered else 0.0,
             batch=row.batch,

@@ -5,14 +5,21 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from sidecar.bench.cost import CostSection
 from sidecar.bench.machine import Machine
 from sidecar.bench.measure import Measured
 from sidecar.bench.rows import BY_NAME, Kind
 from sidecar.bench.targets import Verdict
+
+REPLY_TIMES: Final[tuple[Callable[[Measured], float | None], ...]] = (
+    lambda one: one.p50,
+    lambda one: one.p99,
+    lambda one: one.longest,
+)
 
 
 class Results(msgspec.Struct, frozen=True):
@@ -23,6 +30,7 @@ class Results(msgspec.Struct, frozen=True):
         trips: the real round trip of each that was asked for, both in seconds.
         main: the round trip at which all rows were measured.
         rounds: the measurements.
+        cost: None where it was not measured.
         skipped: rows that were left out, and why.
         problems: what went wrong, a line each.
         seconds: that the run took.
@@ -35,6 +43,7 @@ class Results(msgspec.Struct, frozen=True):
     main: float
     rounds: list[list[Measured]]
     verdicts: list[Verdict]
+    cost: CostSection | None
     skipped: dict[str, str]
     problems: list[str]
     seconds: float

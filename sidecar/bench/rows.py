@@ -61,9 +61,9 @@ class Row:
         label: for people.
         offered: jobs a second of all producers together, 0 for as many as possible.
         batch, window: as an order has them.
+        jobs: of each producer at most; 0: as many as time allows.
         everywhere: it is measured at every round trip, else only at the main one.
         quick: it is part of `--quick`.
-        once: it is one command.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Row:
     path: str = ""
     everywhere: bool = False
     quick: bool = False
-    once: bool = False
+    jobs: int = 0
 
 
 def _producers(way: Way, count: int, *, everywhere: bool = False, quick: bool = False) -> Row:
@@ -118,7 +118,7 @@ def _http(way: Way, count: int) -> Row:
     return Row(name, f"HTTP single jobs, {what}", Kind.PRODUCERS, way, "http", "raw", producers=count, path="/jobs")
 
 
-def _http_batch(way: Way, name: str, label: str, *, everywhere: bool = False, once: bool = False) -> Row:
+def _http_batch(way: Way, name: str, label: str, *, everywhere: bool = False, jobs: int = 0) -> Row:
     return Row(
         name,
         label,
@@ -130,7 +130,7 @@ def _http_batch(way: Way, name: str, label: str, *, everywhere: bool = False, on
         path="/jobs/batch",
         everywhere=everywhere,
         quick=everywhere,
-        once=once,
+        jobs=jobs,
     )
 
 
@@ -174,7 +174,7 @@ ROWS: Final[tuple[Row, ...]] = (
     _bulk("upstream-pushb", "PUSHB of 1,000", Way.UPSTREAM, batch=1000, everywhere=False),
     _bulk("memory-pushb", "PUSHB of 1,000", Way.MEMORY, batch=1000, everywhere=False),
     _http_batch(Way.DISK, "disk-http-batch", "HTTP batches of 1,000", everywhere=True),
-    _http_batch(Way.DISK, "disk-http-one", "HTTP, one batch of 1,000", once=True),
+    _http_batch(Way.DISK, "disk-http-one", "HTTP, one batch of 1,000", jobs=1000),
     Row("sync", "append + fdatasync", Kind.REPLIES, Way.NOWHERE, "sync", "raw", quick=True),
     Row("paced", "16 producers, 1,000 jobs/s", Kind.REPLIES, Way.DISK, client="raw", producers=16, offered=1000.0),
     Row("idle", "idle", Kind.IDLE, Way.DISK),

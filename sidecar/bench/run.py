@@ -14,14 +14,17 @@ from typing import Final
 from rich.console import Console
 
 from sidecar.bench.children import BenchError
+from sidecar.bench.cost import CostMeter, CostSection
 from sidecar.bench.machine import Machine, describe, state_directory
 from sidecar.bench.measure import Measured, Meter
+from sidecar.bench.plots import write_plots
 from sidecar.bench.profile import Profiler
 from sidecar.bench.results import Results, write_json
 from sidecar.bench.rows import Row
 from sidecar.bench.show import Display
 from sidecar.bench.site import Site
 from sidecar.bench.targets import verdicts
+from sidecar.bench.usage import available
 from sidecar.bench.wire import WireError
 
 INTERRUPTED: Final = 130  # exit code, as shells have it
@@ -79,6 +82,7 @@ class _Run:
     links: str = ""
     machine: Machine | None = None
     profiler: Profiler | None = None
+    cost: CostSection | None = None
 
 
 def run_bench(plan: Plan, console: Console) -> int:
@@ -110,6 +114,8 @@ def _measure_all(run: _Run, directory: Path) -> int:
         try:
             _introduce(run, site)
             _measure_rows(run, site)
+            if run.plan.cost:
+                _measure_cost(run, site)
         finally:
             site.close()
     except (BenchError, WireError) as error:
@@ -157,6 +163,17 @@ def _measure_one(run: _Run, meter: Meter, row: Row, rtt: float, into: dict[tuple
     into[row.name, rtt] = measured
 
 
+def _measure_cost(run: _Run, site: Site) -> None:
+    if not available():
+        run.problems.append("no cost: this system has no /proc")
+        return
+    with run.display.progress(CostMeter.STEPS) as step:
+        try:
+            run.cost = CostMeter(site, run.plan.main, step).measure()
+        except BenchError as error:
+            run.problems.append(f"cost: {error}")
+
+
 def _conclude(run: _Run, seconds: float) -> None:
     plan = run.plan
     if run.machine is None or not any(run.rounds):
@@ -169,6 +186,7 @@ def _conclude(run: _Run, seconds: float) -> None:
         main=plan.main,
         rounds=[list(one.values()) for one in run.rounds],
         verdicts=verdicts(run.rounds, main=plan.main),
+        cost=run.cost,
         skipped=run.skipped,
         problems=run.problems,
         seconds=seconds,
@@ -179,6 +197,9 @@ def _conclude(run: _Run, seconds: float) -> None:
     if plan.json is not None:
         write_json(results, plan.json)
         run.display.say(f"Written: {plan.json}")
+    if plan.plots is not None:
+        for file in write_plots(results, plan.plots):
+            run.display.say(f"Written: {file}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -13,10 +13,11 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
+from sidecar.bench.cost import CostSection
 from sidecar.bench.machine import Machine
 from sidecar.bench.measure import Measured
 from sidecar.bench.profile import Profiler
-from sidecar.bench.results import Results, cpu_per_million, median
+from sidecar.bench.results import REPLY_TIMES, Results, cpu_per_million, median, speed
 from sidecar.bench.rows import ROWS, Kind, Row
 from sidecar.bench.targets import MIB, Verdict
 
@@ -73,6 +74,8 @@ class Display:
         """All that was found."""
         for rtt in results.trips:
             self._rows(results, rtt)
+        if results.cost is not None:
+            self._cost(results, results.cost)
         self._verdicts(results)
         for row, reason in results.skipped.items():
             self.say(f"left out: {row}: {reason}")
@@ -100,6 +103,30 @@ class Display:
         for row in rows:
             table.add_row(*_cells(row, results, rtt))
         self._print(table)
+
+    def _cost(self, results: Results, section: CostSection) -> None:
+        trip = results.trips[results.main] * 1000
+        table = _table(f"cost of a job in disk mode, round trip {trip:.1f} ms; each measured once")
+        for heading in ("what grows", "to"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("jobs/s", "CPU s/10⁶", "wire B up", "down", "disk B", "RSS MiB"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for producers in (1, 4, 16, 64):
+            if measured := results.of(f"disk-{producers}", results.main):
+                disk = median(measured, lambda one: one.written / one.jobs if one.jobs else None)
+                rss = median(measured, lambda one: one.rss)
+                found = (speed(measured), cpu_per_million(measured), None, None, disk, rss and rss / MIB)
+                table.add_row("producers", str(producers), *map(_number, found))
+        for cost in section.costs:
+            figures = (cost.rate, cost.cpu, cost.up, cost.down, cost.disk, cost.rss / MIB)
+            table.add_row(cost.part, cost.at, *map(_number, figures))
+        self._print(table)
+        if (drained := section.drained) is not None:
+            self.say(
+                f"A backlog of {drained.jobs:,}: started within {drained.started_after:.2f} s, drained at "
+                f"{drained.rate:,.0f} jobs/s, {drained.rate / drained.link:.2f} of the link's limit "
+                f"({drained.link:,.0f}), {drained.cpu:.1f} CPU s/10⁶, RSS at most {drained.rss / MIB:.0f} MiB"
+            )
 
     def _verdicts(self, results: Results) -> None:
         if not results.verdicts:
@@ -155,7 +182,7 @@ def _cells(row: Row, results: Results, rtt: float) -> list[str]:
         row.label,
         _number(rate),
         _number(delivered),
-        *(_number(median(measured, value), 1000) for value in (_p50, _p99, _longest)),
+        *(_number(median(measured, value), 1000) for value in REPLY_TIMES),
         _number(cost),
         _number(rss, 1 / MIB),
         *map(_number, busy),
@@ -169,18 +196,6 @@ def _busy(measured: Sequence[Measured], part: str) -> float | None:
 
 def _number(value: float | None, factor: float = 1.0) -> str:
     return "–" if value is None else figure(value * factor)
-
-
-def _p50(one: Measured) -> float | None:
-    return one.p50
-
-
-def _p99(one: Measured) -> float | None:
-    return one.p99
-
-
-def _longest(one: Measured) -> float | None:
-    return one.longest
 
 
 def _table(title: str) -> Table:
