@@ -57,12 +57,12 @@
     const at = id(name);
     if (at.dataset.key === key) return;
     at.dataset.key = key;
-    at.replaceChildren(...pairs.map(([term, value, share]) => {
+    at.replaceChildren(...pairs.map(([term, value, share, full]) => {
       const group = make("div");
       const dd = make("dd", value);
       if (share !== undefined) {
         const meter = make("span", undefined, { class: "meter" });
-        if (share >= 0.9) meter.dataset.level = "bad"; else if (share >= 0.7) meter.dataset.level = "warning";
+        if (share >= 0.9 || full) meter.dataset.level = "bad"; else if (share >= 0.7) meter.dataset.level = "warning";
         const fill = make("i");
         fill.style.width = `${Math.min(100, share * 100)}%`;
         meter.append(fill, make("b"));
@@ -143,7 +143,7 @@
     const store = [];
     if (journal) {
       const share = journal.bytes / journal.max_bytes;
-      store.push(["Journal", `${bytes(journal.bytes)} of ${bytes(journal.max_bytes)} (${Math.round(share * 100)} %)`, share]);
+      store.push(["Journal", `${bytes(journal.bytes)} of ${bytes(journal.max_bytes)} (${Math.round(share * 100)} %)`, share, refusing]);
       store.push(["Holds", `${jobs(journal.jobs)}, ${whole(journal.dead)} dead ${journal.dead === 1 ? "letter" : "letters"}`
         + (journal.damaged ? `, ${whole(journal.damaged)} damaged` : "")]);
       store.push(["Commit, fsync", journal.commit_p50 === null ? "none in the last minutes"
@@ -221,11 +221,12 @@
     }));
     const sums = buckets.map((bucket) => bucket.counts.reduce((a, b) => a + b, 0));
     const total = sums.reduce((a, b) => a + b, 0);
-    const at = id("plot-batches"), width = at.clientWidth, height = 150, bottom = 34, top = 18;
+    const at = id("plot-batches"), width = at.parentElement.clientWidth - 36, height = 150, bottom = 34, top = 18;
     if (!width) return;
     const key = JSON.stringify([sizes, width, limit]);
     if (at.dataset.key === key) return;
     at.dataset.key = key;
+    at.hidden = !total;
     const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img",
       "aria-label": `Batches by size: ${buckets.map((bucket, i) => [sums[i], bucket.name]).filter(([n]) => n).map(([n, name]) => `${n} of ${name} jobs`).join(", ") || "none"}` });
     const step = width / buckets.length, most = Math.max(1, ...sums);
@@ -284,7 +285,7 @@
     id("letters").replaceChildren(...alike(shown).map(row));
   }
   const OURS = {
-    full: "for want of room", journal: "by the journal's disk", slow_disk: "in doubt, the disk was too slow", not_sent: "not sent, Faktory away or too slow",
+    full: "for want of room", journal: "by the journal, full or with a disk that doesn't work", slow_disk: "in doubt, the disk was too slow", not_sent: "not sent, Faktory away or too slow",
     in_doubt: "in doubt, no reply in time", line_too_long: "line too long",
   };
   function refused() {
