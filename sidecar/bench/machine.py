@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 import sidecar
-from sidecar.cli.volume import examine
+from sidecar.journal.volume import examine
 
 
 class Machine(msgspec.Struct, frozen=True):

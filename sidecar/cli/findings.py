@@ -10,9 +10,9 @@ from typing import Final
 
 from sidecar.cli.journal_probe import Contents
 from sidecar.cli.upstream_probe import ProbeError, Upstream
-from sidecar.cli.volume import Volume
 from sidecar.config import SETTINGS, Ack, Loaded, Settings
 from sidecar.config.declared import BATCH_SIZES, value_text
+from sidecar.journal.volume import Volume
 
 FAKTORY_JOBS_A_SECOND: Final = 30_000  # what a Faktory on two cores takes in batches; a larger one takes more
 NEAR: Final = 0.001  # s; below, a round trip costs a producer less than a commit on most disks

@@ -21,8 +21,8 @@ from sidecar.cli.findings import (
 )
 from sidecar.cli.journal_probe import Contents
 from sidecar.cli.upstream_probe import Upstream
-from sidecar.cli.volume import Volume
 from sidecar.config import SETTINGS, size_text
+from sidecar.journal.volume import Volume
 
 OK, WARN, FAIL, OFF, NONE = "ok", "warn", "fail", "off", "none"
 STYLES: Final = {OK: "green", WARN: "yellow", FAIL: "bold red"}

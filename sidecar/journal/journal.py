@@ -20,6 +20,7 @@ from sidecar.journal.requests import Append, Ask, Bury, Done, News, Note, Requeu
 from sidecar.journal.seal import DeadLetter, Row
 from sidecar.journal.space import Space
 from sidecar.journal.store import Store
+from sidecar.journal.volume import file_system, what_is_lost
 from sidecar.journal.writer import RETRY_PAGE, Writer
 from sidecar.logs import get_logger
 
@@ -66,7 +67,7 @@ class Journal:
         self.requeued: Callable[[Sequence[int]], None] | None = None
         self.set_aside: Callable[[Sequence[int]], None] | None = None
         self.on_commit: Callable[[int, float], None] | None = None
-        self._next = store.highest_id() + 1
+        self._first = self._next = store.highest_id() + 1
         self._lock = lock
         self._writer = Writer(store, space, tell=self._tell, found_flagged=self._found_flagged)
         self._token: trio.lowlevel.TrioToken | None = None
@@ -97,6 +98,9 @@ class Journal:
             if lacking is not None:
                 log.error("journal_full", message=f"Jobs are refused: {lacking}")
             space.measure(store)
+            lost = what_is_lost(file_system(directory))
+            if lost is not None:
+                log.warning("journal_volume", message=f"The journal's volume keeps less than it should: {lost}")
             return cls(store, space, lock, recovery)
         except BaseException as error:
             if store is not None:
@@ -152,12 +156,12 @@ class Journal:
 
     # what the intake and the forwarder ask
 
-    def append(self, payloads: Sequence[bytes], origin: int, done: Done) -> int:
+    def append(self, payloads: Sequence[bytes], origins: Sequence[int], done: Done) -> int:
         """Stores jobs; `done` is called on the event loop once they are synced (None), or refused.
 
         Args:
             payloads: as they go upstream; at least one.
-            origin: order domain, 0 to 2**63 - 1, given back by `read`.
+            origins: order domain of each, 1 to 2**63 - 1, given back by `read` in this run (0 after a restart).
 
         Returns:
             the id of the first; the others follow without a gap. Ids rise in the order of the calls.
@@ -169,7 +173,7 @@ class Journal:
         self._next = first + len(payloads)
         size = sum(map(len, payloads))
         due = time.monotonic() + PATIENCE
-        self._writer.put(Append(first, payloads, origin, done, time.time(), due, size))
+        self._writer.put(Append(first, payloads, origins, done, time.time(), due, size))
         return first
 
     def settle(self, ids: Sequence[int], done: Callable[[], None] | None = None) -> None:
@@ -196,6 +200,7 @@ class Journal:
         while True:
             rows, bad, last = await self._ask(partial(_page, after=after, limit=limit, max_bytes=max_bytes))
             self._tell_damaged(bad)
+            self._forget_origins(rows)
             if rows or last == after:
                 return rows
             after = last
@@ -204,11 +209,19 @@ class Journal:
         """These jobs as far as they are stored and sound, by rising id."""
         rows, bad = await self._ask(partial(_chosen, ids=ids))
         self._tell_damaged(bad)
+        self._forget_origins(rows)
         return rows
 
     async def letters(self, limit: int) -> list[DeadLetter]:
         """The latest dead letters that are sound, the newest first."""
         return await self._ask(partial(Store.latest_letters, limit=limit))
+
+    def _forget_origins(self, rows: list[Row]) -> None:
+        """The origins of an earlier run mean nothing in this one."""
+        for row in rows:
+            if row.id >= self._first:
+                break
+            row.origin = 0
 
     async def _ask(self, question: Callable[[Store], Answer]) -> Answer:
         """What the writer thread finds out, between two commits."""

@@ -22,7 +22,7 @@ class Append(msgspec.Struct):
 
     first: int
     payloads: Sequence[bytes]
-    origin: int
+    origins: Sequence[int]
     done: Done
     at: float
     due: float

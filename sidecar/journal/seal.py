@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import count
 from zlib import crc32
 
 import msgspec
@@ -26,8 +27,8 @@ LENGTH_MASK = (1 << LENGTH_BITS) - 1
 class Row(msgspec.Struct, gc=False):
     """A stored job as it is read back.
 
-    `origin` is the order domain that `append` was given (0 for a dead letter that was put back), `attempts` counts
-    what `note_attempts` recorded, `at` is the time of the append in unix seconds.
+    `origin` is the order domain that `append` was given, 0 for a job of an earlier run and for a dead letter that was
+    put back; `attempts` counts what `note_attempts` recorded, `at` is the time of the append in unix seconds.
     """
 
     id: int
@@ -52,24 +53,27 @@ class DeadLetter(msgspec.Struct):
 
 
 def pack(
-    first: int, payloads: Sequence[bytes], origin: int, at: float, start: int
+    first: int, payloads: Sequence[bytes], origins: Sequence[int], at: float, start: int
 ) -> tuple[list[bytes], list[int], int]:
     """Prepares jobs with the ids `first`, `first + 1`, … for one INSERT that cuts them out of one long value.
 
     Args:
+        origins: one for each payload.
         start: offset (from 1, as SQL counts) at which the first mark will stand.
 
     Returns:
         the pieces of that value (mark, payload, mark, payload, …), one cut a job (offset of its mark, shifted by
         `LENGTH_BITS`, and length of its payload), and the offset behind the last one.
     """
-    whence = _WHENCE.pack(origin, at)
-    tag = crc32(whence)
+    whence, tag, last = b"", 0, -1
     crc = _CRC.pack
     pieces: list[bytes] = []
     cuts: list[int] = []
     put, cut = pieces.append, cuts.append
-    for number, payload in enumerate(payloads, first):
+    for number, payload, origin in zip(count(first), payloads, origins, strict=False):
+        if origin != last:
+            whence, last = _WHENCE.pack(origin, at), origin
+            tag = crc32(whence)
         size = len(payload)
         put(crc(crc32(payload, tag + number % _PRIME)) + whence)
         put(payload)

@@ -47,7 +47,7 @@ class Addition:
 
     first: int
     payloads: Sequence[bytes]
-    origin: int
+    origins: Sequence[int]
     at: float
 
 
@@ -245,7 +245,7 @@ class Store:
         cuts: list[int] = []
         offset = 1
         for addition in change.additions:
-            more, where, offset = pack(addition.first, addition.payloads, addition.origin, addition.at, offset)
+            more, where, offset = pack(addition.first, addition.payloads, addition.origins, addition.at, offset)
             pieces += more
             cuts += where
         first = change.additions[0].first if change.additions else 0
@@ -372,7 +372,7 @@ class Store:
         with self._transaction():
             for number in flagged:
                 letters += self.letters(number, number)
-            whole = Change([Addition(first, [letter.payload for letter in letters], 0, at)])
+            whole = Change([Addition(first, [letter.payload for letter in letters], [0] * len(letters), at)])
             self._commit_entry(whole)
             for letter in letters:
                 self.db.execute("DELETE FROM dead WHERE id = ?", (letter.id,))

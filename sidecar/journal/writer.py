@@ -248,7 +248,7 @@ class Writer:
             if append.size > GROUP_BYTES:
                 payloads = _within(payloads, GROUP_BYTES)
             taken.append((append, len(payloads)))
-            change.additions.append(Addition(append.first, payloads, append.origin, append.at))
+            change.additions.append(Addition(append.first, payloads, append.origins, append.at))
             size += append.size
             following = append.first + len(payloads)
             if len(payloads) < len(append.payloads):
@@ -289,6 +289,7 @@ class Writer:
                 continue
             rest = append.payloads[stored:]
             append.first, append.payloads, append.doubtful = append.first + stored, rest, True
+            append.origins = append.origins[stored:]
             append.size = sum(map(len, rest))
             self._appends.appendleft(append)
         self._calls += [settle.done for settle in settles if settle.done is not None]

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from sidecar.cli import volume
 from sidecar.cli.findings import Findings, Port, advice, effective, link_capacity, per_second
 from sidecar.cli.journal_probe import Contents, look
 from sidecar.cli.report import as_object
 from sidecar.cli.upstream_probe import ProbeError, Upstream
-from sidecar.cli.volume import Volume
 from sidecar.config import SETTINGS, Loaded, load
-from sidecar.journal import Journal
+from sidecar.journal import Journal, volume
+from sidecar.journal.volume import Volume
 
 GOOD_VOLUME = Volume("ext4", 50 << 30, 0.0002, None)
 
@@ -151,7 +150,7 @@ async def test_a_journal_is_looked_into_without_a_trace(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(journal.run)
         stored = trio.Event()
-        journal.append([b"{}", b"{}"], 1, lambda refusal: stored.set())
+        journal.append([b"{}", b"{}"], [1, 1], lambda refusal: stored.set())
         await stored.wait()
         running = look(directory)
         nursery.cancel_scope.cancel()

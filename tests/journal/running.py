@@ -61,7 +61,7 @@ class Answer:
 async def appended(journal: Journal, payloads: Sequence[bytes], origin: int = 1) -> int:
     """Appends and waits until they are stored; raises the refusal if they aren't."""
     answer = Answer()
-    first = journal.append(payloads, origin, answer)
+    first = journal.append(payloads, [origin] * len(payloads), answer)
     await answer.came.wait()
     if answer.refusal is not None:
         raise answer.refusal

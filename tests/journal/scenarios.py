@@ -33,7 +33,7 @@ async def failing_sync(directory: Path) -> None:
         rule(f"sync journal.db fail {errno.EIO}")
         answer = Answer()
         started = time.monotonic()
-        journal.append([payload(1)], 1, answer)
+        journal.append([payload(1)], [1], answer)
         await until(lambda: journal.fault is not None)
         assert "commit failed: disk I/O error" in str(journal.fault), journal.fault
         await answer.came.wait()
@@ -41,7 +41,7 @@ async def failing_sync(directory: Path) -> None:
         assert answer.refusal is not None
         assert answer.refusal.message.startswith("in doubt: "), answer.refusal
         late = Answer()
-        journal.append([payload(2)], 1, late)
+        journal.append([payload(2)], [1], late)
         await trio.sleep(0.2)
         rule()
         await late.came.wait()
@@ -87,7 +87,7 @@ async def stalled(directory: Path) -> None:
     async with running(directory) as journal:
         rule("sync -wal delay 0")
         answer = Answer()
-        journal.append([payload(0)], 1, answer)
+        journal.append([payload(0)], [1], answer)
         longest = 0.0
         for _ in range(450):
             before = time.monotonic()
@@ -108,7 +108,7 @@ async def stop_on_broken_disk(directory: Path) -> None:
         await appended(journal, [payload(0), payload(1)])
         rule(f"sync journal.db fail {errno.EIO}", f"write journal.db fail {errno.EIO}")
         journal.settle([1])
-        journal.append([payload(2)], 1, Answer())
+        journal.append([payload(2)], [1], Answer())
         await until(lambda: journal.fault is not None)
     rule()
     async with running(directory) as journal:

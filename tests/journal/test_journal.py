@@ -50,7 +50,7 @@ async def test_what_is_queued_at_the_end_is_committed(tmp_path: Path) -> None:
     async with running(tmp_path) as journal:
         await appended(journal, [payload(0)])
         for number in range(1, 20):
-            journal.append([payload(number)], 1, answers.append)
+            journal.append([payload(number)], [1], answers.append)
         journal.settle([1])
     assert answers == [None] * 19
     async with running(tmp_path) as journal:
