@@ -28,6 +28,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "node_clients": ("node-clients",),
     "manifest_checker": ("manifest-checker",),
     "run_program": ("go-client", "node-clients"),
+    "chromium": ("chromium",),
+    "promtool": ("promtool",),
 }
 """The real parts behind each fixture that hands one out."""
 
@@ -72,7 +74,7 @@ def require(part: str) -> Path:
             return place
         case parts.PartMissing() as error:
             message = f"REAL PART MISSING: {part}: {error}"
-            if os.environ.get("CI"):
+            if os.environ.get("CI") and not isinstance(error, parts.PartNotInstallable):
                 pytest.fail(message, pytrace=False)
             pytest.skip(message)
 

@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.real import debian
+
 TESTS = Path(__file__).resolve().parent.parent
 
 GO_MINIMUM = (1, 25)
@@ -43,6 +45,10 @@ COMMAND_TIMEOUT = 900.0
 
 class PartMissing(Exception):
     """A part can't be had on this machine; the text says which step failed and how."""
+
+
+class PartNotInstallable(PartMissing):
+    """A part that only a system's packages have, and this user may not install them: no fault of the set-up."""
 
 
 def cache_root() -> Path:
@@ -111,6 +117,16 @@ def go() -> Path:
     raise PartMissing(f"{GO_REQUIREMENT} has no usable go for this machine")
 
 
+def chromium() -> Path:
+    """`chromium` from PATH, else Debian's package."""
+    return _debian_program("chromium", "chromium")
+
+
+def promtool() -> Path:
+    """`promtool` from PATH, else of Debian's `prometheus` package, which brings the server too."""
+    return _debian_program("promtool", "prometheus")
+
+
 PARTS: dict[str, Callable[[], Path]] = {
     "redis": redis_server,
     "faktory": faktory,
@@ -118,8 +134,19 @@ PARTS: dict[str, Callable[[], Path]] = {
     "go-client": go_client,
     "node-clients": node_clients,
     "manifest-checker": manifest_checker,
+    "chromium": chromium,
+    "promtool": promtool,
 }
 """All parts by name, in the order in which they are brought."""
+
+
+def _debian_program(name: str, package: str) -> Path:
+    """A program that only Debian packages bring; one process at a time installs."""
+    with _lock(cache_root() / "debian.lock"):
+        try:
+            return debian.program(name, package, run=_run)
+        except debian.NotInstallable as error:
+            raise PartNotInstallable(str(error)) from error
 
 
 def _go_program(name: str, source: Path, package: str) -> Path:
@@ -238,7 +265,7 @@ def main(names: Sequence[str]) -> int:
         try:
             print(f"{name:13} {PARTS[name]()}", flush=True)
         except PartMissing as error:
-            failed = 1
+            failed = max(failed, not isinstance(error, PartNotInstallable))
             print(f"{name:13} MISSING: {error}", flush=True)
     return failed
 
