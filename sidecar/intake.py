@@ -103,21 +103,22 @@ class Intake:
             return None
         return f"memory full: {held >> 20:,} MiB of jobs wait for Faktory; the bound is SIDECAR_MEMORY_MAX_BYTES"
 
-    async def wait_for_room(self) -> None:
-        """Give a full store up to a second to have room again: backpressure before refusal."""
+    async def room(self) -> Refusal | None:
+        """Backpressure before refusal: give a full store up to a second to have room again; why not, if it hasn't."""
         with trio.move_on_after(FULL_WAIT):
             while self.refusal_reason() is not None:  # noqa: ASYNC110 - a disk tells nobody that it has room again
                 await trio.sleep(0.05)
+        reason = self.refusal_reason()
+        return Refusal(f"not sent: {reason}", retry=True) if reason is not None else None
 
     def submit(
         self, jobs: Sequence[Job], origin: Origin, done: Done, *, linger: bool = True, edge: str = "fwp"
     ) -> None:
-        """Take jobs of one origin, all of one kind (`confirmed` or not); `done` is called once with their verdicts."""
-        reason = self.refusal_reason()
-        if reason is not None:
-            self._counts.refuse("full", len(jobs))
-            done(Refusal(f"not sent: {reason}", retry=True))
-        elif self._confirming or jobs[0].confirmed:
+        """Take jobs of one origin, all of one kind (`confirmed` or not); `done` is called once with their verdicts.
+
+        The caller has made sure that there is room (`refusal_reason`, `room`).
+        """
+        if self._confirming or jobs[0].confirmed:
             self._counts.take(edge, "confirmed", len(jobs))
             self._confirm(jobs, origin, done, linger=linger)
         elif self._storing is not None:
@@ -189,8 +190,9 @@ class Intake:
         Raises:
             Refusal: none was taken.
         """
-        if self.refusal_reason() is not None:
-            await self.wait_for_room()
+        if self.refusal_reason() is not None and (refusal := await self.room()) is not None:
+            self._counts.refuse("full", len(jobs))
+            raise refusal
         outcome: list[Refusal | None] = [None] * len(jobs)
         groups = [[i for i, job in enumerate(jobs) if job.confirmed is kind] for kind in (False, True)]
         waits = [self._taking([jobs[i] for i in group], origin, linger) for group in groups if group]

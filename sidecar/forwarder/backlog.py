@@ -67,10 +67,10 @@ class Backlog:
             if self._batcher.memory < self._room:
                 return False
             self._cursor = entries[0].id - 1
-        epoch = entries[0].epoch
-        self._epochs[epoch.number] = epoch
         for entry in entries:
+            epoch = entry.epoch
             epoch.add_cold(entry.id)
+            self._epochs[epoch.number] = epoch
         self.jobs += len(entries)
         return True
 

@@ -99,7 +99,7 @@ class Forwarder:
         return self._backlog.jobs if self._backlog is not None else 0
 
     def offer(self, entries: Sequence[Entry], *, linger: bool = True) -> None:
-        """Take jobs of one epoch, already counted there, acknowledged or to be confirmed. Ids rise call by call."""
+        """Take jobs, all stored or none, already counted in their epochs. Ids rise within a call and call by call."""
         self._settlement.take(entries)
         if self._gate.closed:
             self._gate.park(entries, linger=linger)

@@ -281,8 +281,10 @@ class Connection:
         if self._passed:
             await self._replies.at_most(0)
         intake = self._services.intake
-        if intake.refusal_reason() is not None:
-            await intake.wait_for_room()
+        if intake.refusal_reason() is not None and (refusal := await intake.room()) is not None:
+            intake.refuse("full")
+            self._replies.slot().fill(refusal.line() * (1 if bulk else len(jobs)))
+            return
         if bulk:
             slot = self._replies.slot()
             intake.submit(jobs, self._origin, lambda verdicts: slot.fill(_map_reply(jobs, verdicts)), linger=False)
