@@ -8,8 +8,9 @@ epoch and all before it have no unsettled job left. So a job costs one addition 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -76,24 +77,22 @@ class Epoch:
             self.cold = array("q")
         self.cold.append(job_id)
 
-    def read_back_to(self, job_id: int) -> int:
-        """Jobs up to this id were read back by the backlog's cursor: forget them, and say how many there were."""
+    def read_back_to(self, job_id: int) -> Sequence[int]:
+        """The ids up to this one that were only in the journal: the backlog's cursor has passed them."""
         if self.cold is None:
-            return 0
-        start = end = self.cold_from
-        cold = self.cold
-        while end < len(cold) and cold[end] <= job_id:
-            end += 1
+            return ()
+        end = bisect_right(self.cold, job_id, self.cold_from)
+        passed = self.cold[self.cold_from : end]
         self.cold_from = end
-        if end == len(cold):
+        if end == len(self.cold):
             self.cold, self.cold_from = None, 0
-        return end - start
+        return passed
 
-    def take_cold(self) -> list[int]:
+    def take_cold(self) -> Sequence[int]:
         """All ids of this epoch that are only in the journal; they are forgotten here."""
         if self.cold is None:
-            return []
-        ids = list(self.cold[self.cold_from :])
+            return ()
+        ids = self.cold[self.cold_from :]
         self.cold, self.cold_from = None, 0
         return ids
 

@@ -1,8 +1,9 @@
 """The jobs whose payload is only in the journal: what memory doesn't hold of a long queue.
 
-The invariant: while there is a backlog, its rows are exactly the unsettled ones with an id above `_cursor`, but for
-those in `_ahead`; new jobs join it, so that the order of acknowledgement stays. It is read back in pages as the
-batcher runs low. The jobs that a barrier waits for are fetched by id, ahead of all others.
+The invariant: a job is in the backlog if and only if it is left from an earlier run and above `_cursor`, or its epoch
+lists it as *cold*. The journal holds other rows above the cursor too: of jobs in flight or parked behind a `FLUSH`,
+which a page therefore leaves out. New jobs join a backlog, so that the order of acknowledgement stays. It is read back
+in pages as the batcher runs low; the jobs that a barrier waits for are fetched by id, ahead of all others.
 """
 
 from __future__ import annotations
@@ -52,17 +53,19 @@ class Backlog:
         self._arrived = arrived
         self._missing = missing
         self._cursor = 0
-        self._ahead: set[int] = set()
-        self._wanted: deque[tuple[Epoch, list[int]]] = deque()
+        self._wanted: deque[tuple[Epoch, Sequence[int]]] = deque()
         self._epochs: dict[int, Epoch] = {}
-        self._orphans = Epoch(0)  # the jobs of an earlier run, whose origins are gone
+        self._orphans = Epoch(0)  # the jobs of earlier runs, whose origins are gone
+        self._orphans_to = journal.last_id  # their highest id
         self._work = trio.Event()
         self.jobs = journal.waiting
         """Jobs that are only in the journal, but for those being fetched ahead."""
-        self._orphans.unsettled = self.jobs
+        self._orphans.unsettled = self._orphans_left = self.jobs
 
     def takes(self, entries: Sequence[Entry]) -> bool:
         """True when these new jobs stay in the journal only: memory is full, or others wait there already."""
+        if entries[0].id <= self._cursor:
+            return False  # they were parked while the cursor passed them
         if not self.jobs:
             if self._batcher.memory < self._room:
                 return False
@@ -77,28 +80,26 @@ class Backlog:
     def requeued(self, ids: Sequence[int]) -> None:
         """Jobs appeared in the journal by other hands: dead letters that are to be tried again."""
         self._orphans.unsettled += len(ids)
-        self._ahead.update(ids)
-        self._wanted.append((self._orphans, list(ids)))
+        self._wanted.append((self._orphans, ids))
         self._work.set()
 
     def promote(self, epoch: Epoch) -> None:
         """Fetch what this epoch has in the journal only, ahead of all others."""
         if ids := epoch.take_cold():
             self._epochs.pop(epoch.number, None)
-            self._ahead.update(ids)
             self._wanted.append((epoch, ids))
             self.jobs -= len(ids)
             self._work.set()
 
     def check(self) -> None:
         """Read on if the batcher runs low."""
-        if self.jobs and self._low():
+        if self._may_fetch_ahead() or (self.jobs and self._low()):
             self._work.set()
 
     async def run(self) -> None:
         """Read back what is wanted, until cancelled."""
         while True:
-            if self._wanted:
+            if self._may_fetch_ahead():
                 await self._fetch_ahead()
             elif self.jobs and self._low():
                 await self._read_page()
@@ -109,51 +110,52 @@ class Backlog:
     def _low(self) -> bool:
         return self._batcher.memory < self._room // 2
 
+    def _may_fetch_ahead(self) -> bool:
+        return bool(self._wanted) and self._batcher.memory < self._room
+
     async def _fetch_ahead(self) -> None:
-        epoch, ids = self._wanted.popleft()
-        if len(ids) > PAGE_ROWS:
-            self._wanted.appendleft((epoch, ids[PAGE_ROWS:]))
-            del ids[PAGE_ROWS:]
+        epoch, wanted = self._wanted.popleft()
+        ids = wanted[:PAGE_ROWS]
+        if len(wanted) > PAGE_ROWS:
+            self._wanted.appendleft((epoch, wanted[PAGE_ROWS:]))
         rows = await self._journal.fetch(ids)
         self._batcher.offer_urgent([_entry(row, epoch) for row in rows])
         self._count_missing(epoch, len(ids) - len(rows))
         self._arrived()
 
     async def _read_page(self) -> None:
+        stored_to = self._journal.last_id
         rows = await self._journal.read(self._cursor, PAGE_ROWS)
-        if not rows:
-            self._give_up_rest()
-            return
-        self._cursor = rows[-1].id
+        listed = self._listed_to(rows[-1].id if rows else stored_to)
         entries: list[Entry] = []
-        found: Counter[int] = Counter()
         for row in rows:
-            if row.id in self._ahead:
-                continue
-            epoch = self._epochs.get(row.origin, self._orphans)
-            found[epoch.number] += 1
-            entries.append(_entry(row, epoch))
-        self.jobs -= found[0]
-        for epoch in list(self._epochs.values()):
-            expected = epoch.read_back_to(self._cursor)
-            self.jobs -= expected
-            self._count_missing(epoch, expected - found[epoch.number])
-            if epoch.cold is None:
-                del self._epochs[epoch.number]
-        if self._ahead:
-            self._ahead = {job_id for job_id in self._ahead if job_id > self._cursor}
-        self._batcher.offer(entries, linger=False)
+            epoch = listed.pop(row.id, None)
+            if row.id <= self._orphans_to:
+                epoch = self._orphans
+                self._orphans_left -= 1
+                self.jobs -= 1
+            if epoch is not None:
+                entries.append(_entry(row, epoch))
+        for epoch, jobs in Counter(listed.values()).items():
+            self._count_missing(epoch, jobs)
+        if not rows or rows[-1].id > self._orphans_to:
+            self._count_missing(self._orphans, self._orphans_left)
+            self.jobs -= self._orphans_left
+            self._orphans_left = 0
+        if rows:
+            self._cursor = rows[-1].id
+            self._batcher.offer(entries, linger=False)
         self._arrived()
 
-    def _give_up_rest(self) -> None:
-        """Nothing is left to read, but jobs are counted: the journal set them aside."""
-        for epoch in self._epochs.values():
-            ids = len(epoch.take_cold())
-            self.jobs -= ids
-            self._count_missing(epoch, ids)
-        self._epochs.clear()
-        self._count_missing(self._orphans, self.jobs)
-        self.jobs = 0
+    def _listed_to(self, job_id: int) -> dict[int, Epoch]:
+        """The cold jobs up to this one, with their epochs; they are cold no longer."""
+        listed: dict[int, Epoch] = {}
+        for epoch in list(self._epochs.values()):
+            listed.update(dict.fromkeys(epoch.read_back_to(job_id), epoch))
+            if epoch.cold is None:
+                del self._epochs[epoch.number]
+        self.jobs -= len(listed)
+        return listed
 
     def _count_missing(self, epoch: Epoch, jobs: int) -> None:
         if jobs > 0:

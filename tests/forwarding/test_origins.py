@@ -77,8 +77,8 @@ def test_cold_jobs_are_forgotten_as_the_cursor_passes_them() -> None:
     epoch = Epoch(1)
     for job_id in (3, 5, 8, 13):
         epoch.add_cold(job_id)
-    assert epoch.read_back_to(4) == 1
-    assert epoch.read_back_to(8) == 2
-    assert epoch.take_cold() == [13]
-    assert epoch.take_cold() == []
-    assert epoch.read_back_to(99) == 0
+    assert list(epoch.read_back_to(4)) == [3]
+    assert list(epoch.read_back_to(8)) == [5, 8]
+    assert list(epoch.take_cold()) == [13]
+    assert not epoch.take_cold()
+    assert not epoch.read_back_to(99)
