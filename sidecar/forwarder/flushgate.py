@@ -22,6 +22,7 @@ class FlushGate:
     def __init__(self, admit: Admit) -> None:
         self._admit = admit
         self._waiting: list[Callable[[], None]] = []
+        self._later: list[Callable[[], None]] = []  # who waits for parked jobs too
         self._parked: list[tuple[Sequence[Entry], bool]] = []
         self._jobs = 0  # parked and not dropped
 
@@ -40,18 +41,20 @@ class FlushGate:
         self._jobs -= 1
 
     def wait(self, then: Callable[[], None]) -> None:
-        """Call `then` when all that isn't parked is settled."""
-        self._waiting.append(then)
+        """Call `then` when all jobs taken so far are settled, also those that are parked for another one's sake."""
+        (self._later if self._parked else self._waiting).append(then)
 
     def stop_waiting(self, then: Callable[[], None]) -> None:
         """Take a `wait` back."""
-        if then in self._waiting:
+        if then in self._later:
+            self._later.remove(then)
+        elif then in self._waiting:
             self._waiting.remove(then)
             self._open()
 
     def settled(self, unsettled: int) -> None:
         """So many jobs are unsettled now, the parked ones included."""
-        if self._waiting and unsettled <= self._jobs:
+        while self._waiting and unsettled <= self._jobs:
             waiting, self._waiting = self._waiting, []
             for then in waiting:
                 then()
@@ -66,3 +69,4 @@ class FlushGate:
             rest = [entry for entry in entries if entry.place != Place.DROPPED]
             if rest:
                 self._admit(rest, linger)
+        self._waiting, self._later = self._later, []

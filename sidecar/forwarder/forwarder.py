@@ -71,7 +71,7 @@ class Forwarder:
             self._backlog = Backlog(batcher, journal, room=room, arrived=self.pump, missing=self._settlement.missing)
             journal.requeued = self._requeued
         self._depth = depth
-        self._window = depth * batcher.limits.jobs
+        self._window = (depth - 1) * batcher.limits.jobs  # the load beside which a full batch fits
         self._load = 0  # of the window: a single counts as one job, a batch as a full one
         self._lost: list[Batch] = []  # batches of a link that ended, until that is worked off
         self._alone = False  # what is in flight must stay by itself
@@ -135,6 +135,7 @@ class Forwarder:
     def stop_waiting(self, then: Callable[[], None]) -> None:
         """Take back a `when_all_settled`."""
         self._gate.stop_waiting(then)
+        self._after_settling()
 
     def drop(self, entry: Entry) -> bool:
         """Take back a confirmed job whose producer no longer waits; False when it was sent: then it isn't resent."""
@@ -183,7 +184,7 @@ class Forwarder:
     def _next_due(self) -> float:
         """When something is to be done that no event tells of (trio's clock)."""
         due = self._batcher.due()
-        if due is None or self._link.pipe is None or self._load >= self._window or self._stalled():
+        if due is None or self._link.pipe is None or self._load > self._window or self._stalled():
             due = math.inf
         summary = self._flush_log.due
         return min(max(due, self._pacing.hold_until), math.inf if summary is None else summary)
@@ -204,7 +205,7 @@ class Forwarder:
 
     def _may_send(self, pipe: Pipe, now: float) -> bool:
         return (
-            self._load < self._window and now >= self._pacing.hold_until and pipe.lost is None and not self._stalled()
+            self._load <= self._window and now >= self._pacing.hold_until and pipe.lost is None and not self._stalled()
         )
 
     def _send(self, pipe: Pipe, batch: Batch, now: float) -> None:
@@ -294,6 +295,8 @@ class Forwarder:
     def _after_settling(self) -> None:
         if self._gate.closed:
             self._gate.settled(self.unsettled)
+            if self._gate.closed:
+                self._batcher.ask()  # somebody may wait for jobs that were parked until now
 
     # The link ------------------------------------------------------------------------------------------------------
 
