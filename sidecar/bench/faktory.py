@@ -15,6 +15,7 @@ from sidecar.bench.children import BenchError, Child, python
 from sidecar.bench.wire import Wire, WireError
 
 START_PATIENCE: Final = 20.0  # seconds until it must greet
+EMBEDDED: Final = "the embedded Faktory"
 STOP_PATIENCE: Final = 15.0  # seconds for Faktory to end its Redis
 
 
@@ -26,7 +27,7 @@ class LocalFaktory:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.name = "the embedded Faktory (in memory)"
+        self.name = f"{EMBEDDED} (in memory)"
         self._data: Path | None = None
         program, redis = found.faktory(), found.redis_server()
         if program is None or redis is None:

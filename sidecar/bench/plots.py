@@ -11,8 +11,8 @@ from typing import Final
 
 from sidecar.bench.results import REPLY_TIMES, Results, median, speed
 
-WIDTH, HEIGHT = 860, 480  # pixels
-LEFT, RIGHT, TOP, BOTTOM = 78, 250, 62, 54  # pixels around the plot itself
+WIDTH, HEIGHT = 900, 480  # pixels
+LEFT, RIGHT, TOP, BOTTOM = 78, 286, 62, 54  # pixels around the plot itself
 COLOURS: Final = ("#0b6bcb", "#d1495b", "#2f9e44", "#e8890c", "#7048e8", "#12858a", "#868e96", "#5c4033")
 STYLE: Final = (
     "text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;fill:#343a40}"

@@ -14,15 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from sidecar.bench.cost import CostSection
+from sidecar.bench.faktory import EMBEDDED
 from sidecar.bench.machine import Machine
 from sidecar.bench.measure import Measured
 from sidecar.bench.profile import Profiler
-from sidecar.bench.results import REPLY_TIMES, Results, cpu_per_million, median, speed
+from sidecar.bench.results import OURS, REPLY_TIMES, Results, cpu_per_million, median, speed
 from sidecar.bench.rows import ROWS, Kind, Row
 from sidecar.bench.targets import MIB, Verdict
 
 HEADINGS: Final = (
-    *("jobs/s", "delivered", "p50 ms", "p99 ms", "max ms", "CPU s/10⁶", "RSS MiB"),
+    *("jobs/s", "delivered", "p50 ms", "p99 ms", "max ms", "CPU s/10⁶", "of all", "RSS MiB"),
     *("sidecar", "Faktory", "load", "others"),  # cores that they used
 )
 WIDTH: Final = 190  # characters that a table may have where the output is no terminal
@@ -77,6 +78,8 @@ class Display:
         if results.cost is not None:
             self._cost(results, results.cost)
         self._verdicts(results)
+        if EMBEDDED in results.faktory:
+            self.say("The targets are about a real Faktory; the embedded one takes a PUSHB several times as fast.")
         for row, reason in results.skipped.items():
             self.say(f"left out: {row}: {reason}")
         for problem in results.problems:
@@ -176,7 +179,22 @@ def _cells(row: Row, results: Results, rtt: float) -> list[str]:
     rss = median(measured, lambda one: one.rss) if row.way.is_sidecar else None
     busy = [_busy(measured, part) for part in ("sidecar", "faktory", "load", "others")]
     if row.kind is Kind.IDLE:
-        return [row.name, row.label, "", "", "", "", "", "", _number(rss, 1 / MIB), f"{busy[0] or 0:.4f}", "", "", ""]
+        return [
+            row.name,
+            row.label,
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+            _number(rss, 1 / MIB),
+            f"{busy[0] or 0:.4f}",
+            "",
+            "",
+            "",
+        ]
     return [
         row.name,
         row.label,
@@ -184,6 +202,7 @@ def _cells(row: Row, results: Results, rtt: float) -> list[str]:
         _number(delivered),
         *(_number(median(measured, value), 1000) for value in REPLY_TIMES),
         _number(cost),
+        _number(cpu_per_million(measured, OURS)),
         _number(rss, 1 / MIB),
         *map(_number, busy),
     ]
