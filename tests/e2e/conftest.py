@@ -40,7 +40,7 @@ class Way:
 WAYS = (
     Way("direct"),
     Way("direct-password", password="upstr3am"),  # pyfaktory takes it from the URL without decoding
-    Way("sidecar-upstream", ack="upstream"),
+    Way("sidecar-disk", ack="disk"),
     Way("sidecar-memory-passwords", ack="memory", password="u/p:stre@m", listen_password="l0cal"),
     Way("sidecar-upstream-tls", ack="upstream", password="upstr3am", tls=True),
 )

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 RUN = (sys.executable, "-m", "sidecar", "run", "--")
 
 
-@pytest.mark.parametrize("ack", ["upstream", "memory"])
+@pytest.mark.parametrize("ack", ["disk", "upstream"])
 @pytest.mark.parametrize("library", [PYFAKTORY, GO, NODE_WORKER], ids=lambda library: library.name)
 def test_every_job_is_delivered_and_the_exit_code_passed_on(
     faktory_factory: FaktoryFactory,
