@@ -24,6 +24,8 @@ from tests.real.raw_client import RawClient
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "deploy" / "image" / "build"
 TAG = "faktory-sidecar:0.1.0"
+EXAMPLES = ROOT / "deploy" / "examples"
+EXAMPLES_TAG = "faktory-sidecar-examples:0.1.0"
 CANNOT = 3
 """The build's exit code where this machine has no means to build."""
 
@@ -67,6 +69,12 @@ def build() -> str:
     return done.stdout
 
 
+def build_examples() -> None:
+    """Builds the examples' image on the sidecar's."""
+    options = ("--isolation", "chroot", "--pull-never", "--format", "docker")
+    buildah("build", *options, "--build-arg", f"SIDECAR=localhost/{TAG}", "--tag", EXAMPLES_TAG, str(EXAMPLES))
+
+
 def buildah(*arguments: str) -> str:
     """One command on the storage that the build uses; its output."""
     place = parts.cache_root() / "image"
@@ -91,11 +99,11 @@ class UnpackedImage:
     size: int
 
     @classmethod
-    def unpack(cls) -> UnpackedImage:
-        """Unpacks the built image; `remove` gives the disk back."""
-        container = buildah("from", "--pull-never", TAG)
+    def unpack(cls, tag: str = TAG) -> UnpackedImage:
+        """Unpacks a built image; `remove` gives the disk back."""
+        container = buildah("from", "--pull-never", tag)
         root = Path(buildah("mount", container))
-        described = json.loads(buildah("inspect", "--type", "image", TAG))
+        described = json.loads(buildah("inspect", "--type", "image", tag))
         size = sum(path.lstat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink())
         return cls(container, root, described["Docker"]["config"], size)
 
@@ -130,7 +138,8 @@ class RunningImage:
         self.last_words.chmod(0o666)
         self._log_path = volume.with_suffix(".log")
         user, _, group = image.config["User"].partition(":")
-        command = [*image.config["Entrypoint"], *(image.config["Cmd"] if arguments is None else arguments)]
+        entry = image.config.get("Entrypoint") or []
+        command = [*entry, *(image.config["Cmd"] if arguments is None else arguments)]
         self.started = time.monotonic()
         with self._log_path.open("ab") as log:
             self.process = subprocess.Popen(

@@ -11,7 +11,14 @@ from typing import Protocol
 
 import pytest
 
-from tests.deploy.container import CannotBuild, RunningImage, UnpackedImage, build
+from tests.deploy.container import (
+    EXAMPLES_TAG,
+    CannotBuild,
+    RunningImage,
+    UnpackedImage,
+    build,
+    build_examples,
+)
 from tests.real.faktory_server import RealFaktory
 from tests.real.polling import wait_for
 from tests.real.ports import free_port
@@ -181,3 +188,21 @@ def test_a_kill_loses_nothing(run_image: RunImage, port: int, faktory: RealFakto
     again = run_image()
     again.wait_until_listening(port)
     wait_for(arrived(faktory, jids), what="all jobs arrive", timeout=30)
+
+
+def test_the_examples_image_has_the_run_command_and_its_own_programs(
+    image: UnpackedImage, volume: Path, faktory: RealFaktory
+) -> None:
+    build_examples()
+    examples = UnpackedImage.unpack(EXAMPLES_TAG)
+    try:
+        assert not examples.config.get("Entrypoint")
+        producer = ("python3", "/app/producer.py", "--jobs", "5", "--rate", "0")
+        settings = {"SIDECAR_UPSTREAM": f"tcp://127.0.0.1:{faktory.port}"}
+        container = RunningImage(examples, volume, settings, ["faktory-sidecar", "run", "--", *producer])
+        assert container.wait() == 0, container.log
+        told = {line.split()[1] for line in container.log.splitlines() if line.startswith("acknowledged ")}
+        assert told == {job["jid"] for job in faktory.stored()}
+        assert len(told) == 5
+    finally:
+        examples.remove()
