@@ -13,7 +13,7 @@ SOURCE := sidecar tests
 ARGS :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint format test fast-test parts clean
+.PHONY: help demo bench check lint format test fast-test parts clean
 
 help: ## list what there is
 	@echo 'make TARGET, where TARGET is one of:'
@@ -21,6 +21,9 @@ help: ## list what there is
 
 demo: $(READY) ## the main job in half a minute: producers, a simulated WAN, a worker, before and after
 	@$(BIN)/python -m sidecar demo $(ARGS)
+
+bench: $(READY) ## everything side by side, with figures: a quarter of an hour; ARGS=--quick: a minute
+	@$(BIN)/python -m sidecar bench $(ARGS)
 
 check: lint fast-test ## formatting, lint, types and the fast tests: under two minutes
 

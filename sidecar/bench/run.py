@@ -23,12 +23,11 @@ from sidecar.bench.results import Results, write_json
 from sidecar.bench.rows import Row
 from sidecar.bench.show import Display
 from sidecar.bench.site import Site
-from sidecar.bench.targets import verdicts
+from sidecar.bench.targets import NEAR, verdicts
 from sidecar.bench.usage import available
 from sidecar.bench.wire import WireError
 
 INTERRUPTED: Final = 130  # exit code, as shells have it
-NEAR: Final = 0.050  # seconds: the round trip that most targets are about
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ def verdict_cells(verdict: Verdict) -> tuple[str, ...]:
     measured, spread = shown(verdict.measured), f"{figure(verdict.lowest)}–{figure(verdict.highest)}"
     sign = "≤ " if verdict.lower_is_better else ""
     bounds = shown(verdict.at_least), shown(verdict.reach_for)
-    mark = "reached" if verdict.reached else "met" if verdict.met else "MISSED"
+    mark = "reached" if verdict.reached else "met" if verdict.met else "MISSED" if verdict.judged else "–"
     return (verdict.what, f"{verdict.at * 1000:g} ms", measured, spread, bounds[0], mark, bounds[1])
 
 
@@ -179,22 +179,7 @@ def _cells(row: Row, results: Results, rtt: float) -> list[str]:
     rss = median(measured, lambda one: one.rss) if row.way.is_sidecar else None
     busy = [_busy(measured, part) for part in ("sidecar", "faktory", "load", "others")]
     if row.kind is Kind.IDLE:
-        return [
-            row.name,
-            row.label,
-            "",
-            "",
-            "",
-            "",
-            "",
-            "",
-            "",
-            _number(rss, 1 / MIB),
-            f"{busy[0] or 0:.4f}",
-            "",
-            "",
-            "",
-        ]
+        return [row.name, row.label, *[""] * 7, _number(rss, 1 / MIB), f"{busy[0] or 0:.4f}", "", "", ""]
     return [
         row.name,
         row.label,

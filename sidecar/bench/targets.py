@@ -27,6 +27,7 @@ class Verdict(msgspec.Struct, frozen=True):
         at: the round trip in seconds.
         at_least, reach_for: what is wanted; the latter None where there is nothing beyond.
         lower_is_better: what is wanted is a bound from above.
+        judged: it was measured at the round trip that the target is about.
     """
 
     what: str
@@ -38,16 +39,17 @@ class Verdict(msgspec.Struct, frozen=True):
     reach_for: float | None
     unit: str
     lower_is_better: bool
+    judged: bool = True
 
     @property
     def met(self) -> bool:
         """Whether it is at least what it must be."""
-        return self._reaches(self.at_least)
+        return self.judged and self._reaches(self.at_least)
 
     @property
     def reached(self) -> bool:
         """Whether it is as good as it was hoped for."""
-        return self.reach_for is not None and self._reaches(self.reach_for)
+        return self.judged and self.reach_for is not None and self._reaches(self.reach_for)
 
     def _reaches(self, bound: float) -> bool:
         return self.measured <= bound if self.lower_is_better else self.measured >= bound
@@ -74,6 +76,7 @@ class Goal:
 
 
 EVERY: Final = -1.0
+NEAR: Final = 0.050  # seconds: the round trip that most targets are about
 
 
 def _speed(measured: Measured) -> float:
@@ -165,4 +168,5 @@ def _verdict(goal: Goal, rounds: Sequence[Round], at: float) -> Verdict | None:
         goal.reach_for,
         goal.unit,
         goal.lower_is_better,
+        judged=goal.at is not None or at == NEAR,
     )
