@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from sidecar.journal.connection import Damaged
 from sidecar.journal.lock import owner_of
+from sidecar.journal.reading import read_counts, read_setting
 from sidecar.journal.schema import DB_NAME
-from sidecar.journal.store import Damaged, read_counts, read_setting
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ log = get_logger()
 PATIENCE = 1.0
 """Seconds that an append waits for a disk that refuses, or for room, before it is refused."""
 STALLED = 4.0
-"""Seconds after which a running commit is called stalled."""
+"""Seconds after which a step on the disk is called stalled."""
 READ_ROWS = 1_000
 READ_BYTES = 4 * 1024 * 1024
 
@@ -120,9 +120,9 @@ class Journal:
         """Why jobs aren't being accepted, None when they are."""
         if self._closed:
             return "the journal is closed"
-        since = self._writer.committing_since
+        since = self._writer.busy_since
         if since is not None and time.monotonic() - since > STALLED:
-            return f"disk stalled: a commit has been running for {time.monotonic() - since:.0f} s"
+            return f"disk stalled: the journal's disk has not answered for {time.monotonic() - since:.0f} s"
         return self._writer.fault
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

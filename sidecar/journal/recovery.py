@@ -17,9 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sidecar.errors import StartError
+from sidecar.journal.connection import PAGE_BYTES, Damaged, NewerFormat, is_damage
 from sidecar.journal.salvage import carry_over
 from sidecar.journal.schema import DB_NAME, FORMAT
-from sidecar.journal.store import PAGE_BYTES, Damaged, NewerFormat, Store
+from sidecar.journal.store import Store
 from sidecar.journal.wal import scan
 from sidecar.logs import get_logger
 
@@ -118,11 +119,6 @@ def _open_sound(directory: Path, prepare: Callable[[Store], None]) -> tuple[Stor
     store, recovery = rebuild(directory, damage)
     prepare(store)
     return store, recovery
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite says that the file is broken, not the disk or the request."""
-    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _look_at_wal(directory: Path) -> str | None:

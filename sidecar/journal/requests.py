@@ -11,8 +11,9 @@ from sidecar.errors import Refusal
 from sidecar.journal.seal import DeadLetter
 
 if TYPE_CHECKING:
+    from sidecar.journal.reading import Counts
     from sidecar.journal.recovery import Recovery
-    from sidecar.journal.store import Counts, Store
+    from sidecar.journal.store import Store
 
 Done = Callable[[Refusal | None], None]
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sidecar.journal.connection import PAGE_BYTES, Damaged, connect
+from sidecar.journal.reading import Counts, read_counts, read_setting, sound_letter
 from sidecar.journal.schema import DB_NAME
 from sidecar.journal.seal import opened, seal_attempts
-from sidecar.journal.store import PAGE_BYTES, Counts, Damaged, Store, connect, read_counts, read_setting, sound_letter
+from sidecar.journal.store import Store
 from sidecar.journal.wal import resealed, scan
 from sidecar.logs import get_logger
 

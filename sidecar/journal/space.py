@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sidecar.journal.connection import PAGE_BYTES
 from sidecar.journal.schema import DB_NAME
-from sidecar.journal.store import PAGE_BYTES, Store
+from sidecar.journal.store import Store
 
 MIB = 1024 * 1024
 RESERVE_NAME = "reserve"

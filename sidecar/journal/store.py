@@ -8,37 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sidecar.journal import schema
+from sidecar.journal import reading, schema
+from sidecar.journal.connection import BUSY_SECONDS, Damaged, NewerFormat, connect, transaction
+from sidecar.journal.reading import Counts, read_counts, read_setting, sound_letter
 from sidecar.journal.schema import DB_NAME, FORMAT, RUN_BITS, RUN_LENGTH
-from sidecar.journal.seal import DeadLetter, Row, appended_at, opened, pack, seal_attempts, seal_letter, seal_text
-
-PAGE_BYTES = 4096
-BUSY_SECONDS = 5.0
-"""A `journal` command of another process holds the write lock for milliseconds."""
-
-
-class Damaged(Exception):
-    """The file is not a sound journal: `rebuild` reads out of it what can be read."""
-
-
-class NewerFormat(Exception):
-    """The file was written by a later version of the program; `args[0]` is its format."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What the journal holds, by its own row of counts."""
-
-    jobs: int = 0
-    dead: int = 0
-    damaged: int = 0
-    last_id: int = 0
+from sidecar.journal.seal import DeadLetter, Row, appended_at, pack, seal_attempts, seal_letter, seal_text
 
 
 @dataclass(slots=True)
@@ -77,39 +55,6 @@ def runs(ids: Iterable[int]) -> list[int]:
     return found
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection to an existing file with the journal's settings, for one thread at a time, whichever."""
-    db = sqlite3.connect(
-        f"file:{_quoted(path)}?mode=rw",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-        timeout=BUSY_SECONDS,
-    )
-    try:
-        for pragma in (
-            "temp_store = MEMORY",  # a read-only root file system has no place for temporary files
-            "auto_vacuum = INCREMENTAL",
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "fullfsync = ON",  # macOS: fsync alone doesn't reach the medium there
-            "checkpoint_fullfsync = ON",
-            "secure_delete = OFF",  # Debian's default overwrites deleted rows: twice the writes
-            "wal_autocheckpoint = 0",  # done after the replies instead of within a commit
-            "cache_size = -8192",
-            "trusted_schema = ON",
-        ):
-            db.execute(f"PRAGMA {pragma}").fetchall()
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _quoted(path: Path) -> str:
-    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
 class Store:
     """An open journal database. `noted` are the ids that have a number of attempts."""
 
@@ -128,7 +73,7 @@ class Store:
         self.db = connect(path)
         try:
             if fresh or self._unborn():
-                with self._transaction():
+                with transaction(self.db):
                     for statement in schema.TABLES.split(";"):
                         self.db.execute(statement)
             self._check_format()
@@ -162,17 +107,6 @@ class Store:
         row = self.db.execute(sql, parameters).fetchall()
         return int(row[0][0]) if row and row[0][0] is not None else 0
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self.db.execute("COMMIT")
-        except BaseException:
-            if self.db.in_transaction:
-                self.db.execute("ROLLBACK")
-            raise
-
     # settings and counts
 
     def setting(self, key: str) -> str | None:
@@ -193,7 +127,7 @@ class Store:
 
     def set_counts(self, counts: Counts) -> None:
         """Replaces the row of counts, for a database that was just filled."""
-        with self._transaction():
+        with transaction(self.db):
             self.db.execute("UPDATE counts SET jobs = 0, dead = 0, damaged = 0, last_id = 0, proof = 0")
             self.db.execute(
                 schema.counts_sql(jobs="?1", dead="?2", damaged="?3", last_id="?4"),
@@ -206,7 +140,7 @@ class Store:
             return 0
         places = ", ".join("?" * len(rows[0]))
         before = self.db.total_changes
-        with self._transaction():
+        with transaction(self.db):
             self.db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows)  # noqa: S608 - no input
         return self.db.total_changes - before
 
@@ -225,7 +159,7 @@ class Store:
         """
         if not (change.letters or change.attempts or (self.noted and not self.noted.isdisjoint(change.gone))):
             return self._commit_entry(change)
-        with self._transaction():
+        with transaction(self.db):
             removed = self._commit_entry(change)
             removed += self._bury(change.letters)
             done = [*change.gone, *(letter.id for letter in change.letters)]
@@ -268,7 +202,7 @@ class Store:
 
     def set_aside(self, ids: Sequence[int]) -> None:
         """Moves damaged jobs out of the way, as they are."""
-        with self._transaction():
+        with transaction(self.db):
             for number in ids:
                 self.db.execute(
                     "INSERT INTO damaged (id, found, mark, payload) SELECT id, ?, mark, payload FROM jobs WHERE id = ?",
@@ -285,69 +219,12 @@ class Store:
     # reading
 
     def page(self, after: int, limit: int, max_bytes: int) -> tuple[list[Row], list[int], int]:
-        """Stored jobs with an id above `after`, in order, at most `limit` and about `max_bytes`, one at least.
-
-        Returns:
-            the sound ones, the ids of the damaged ones, and the last id that was looked at (`after`: none is left).
-
-        Raises:
-            Damaged: more than a row here and there is wrong.
-        """
-        ids, sizes = self.db.execute(schema.PAGE_SIZES, (after, limit)).fetchall()[0]
-        if ids is None:
-            return [], [], after
-        numbers = _numbers(ids)
-        if numbers[0] <= after or numbers != sorted(set(numbers)):
-            raise Damaged("its jobs are out of order")
-        total, last = 0, numbers[0]
-        for number, size in zip(numbers, _numbers(sizes), strict=False):
-            total += size
-            if total > max_bytes and number != numbers[0]:
-                break
-            last = number
-        rows, bad = self._cut(self.db.execute(schema.PAGE, (after, last)).fetchall()[0])
-        if len(rows) + len(bad) != bisect_right(numbers, last):
-            raise Damaged("its jobs can't be found again")
-        return rows, bad, last
+        """See `reading.page`."""
+        return reading.page(self.db, after, limit, max_bytes)
 
     def rows(self, ids: Sequence[int]) -> tuple[list[Row], list[int]]:
-        """These jobs as far as they are stored, and the ids of damaged ones among them."""
-        joined = self.db.execute(schema.CHOSEN, (str(list(ids)),)).fetchall()[0]
-        return self._cut(joined)
-
-    def _cut(self, joined: tuple[str | None, str, str, bytes, bytes, str]) -> tuple[list[Row], list[int]]:
-        if joined[0] is None:
-            return [], []
-        numbers, marks, sizes = _numbers(joined[0]), _numbers(joined[1]), _numbers(joined[2])
-        if not len(numbers) == len(marks) == len(sizes) or sum(sizes) != len(joined[4]) or sum(marks) != len(joined[3]):
-            return self._one_by_one(numbers)  # a damaged row has a NULL where a value was
-        rows: list[Row] = []
-        bad: list[int] = []
-        here = there = 0
-        for number, width, size, tries in zip(numbers, marks, sizes, joined[5].split(","), strict=True):
-            payload = joined[4][there : there + size]
-            whence = opened(number, joined[3][here : here + width], payload)
-            here += width
-            there += size
-            if whence is None:
-                bad.append(number)
-            else:
-                rows.append(Row(number, whence[0], _attempts(number, tries), payload, whence[1]))
-        return rows, bad
-
-    def _one_by_one(self, numbers: Sequence[int]) -> tuple[list[Row], list[int]]:
-        rows: list[Row] = []
-        bad: list[int] = []
-        for number in numbers:
-            found = self.db.execute("SELECT mark, payload FROM jobs WHERE id = ?", (number,)).fetchall()
-            mark, payload = found[0] if found else (b"", b"")
-            sound = isinstance(mark, bytes) and isinstance(payload, bytes)
-            whence = opened(number, mark, payload) if sound else None
-            if whence is None:
-                bad.append(number)
-            else:
-                rows.append(Row(number, whence[0], 0, payload, whence[1]))
-        return rows, bad
+        """See `reading.chosen`."""
+        return reading.chosen(self.db, ids)
 
     def oldest(self) -> float | None:
         """When the oldest stored job was appended, in unix seconds (0: unknown); None when none is stored."""
@@ -369,7 +246,7 @@ class Store:
     def put_back(self, flagged: Sequence[int], first: int, at: float) -> int:
         """Makes jobs of flagged dead letters, with ids from `first` on; returns how many."""
         letters: list[DeadLetter] = []
-        with self._transaction():
+        with transaction(self.db):
             for number in flagged:
                 letters += self.letters(number, number)
             whole = Change([Addition(first, [letter.payload for letter in letters], [0] * len(letters), at)])
@@ -402,9 +279,14 @@ class Store:
 
     def checkpoint(self, *, truncate: bool) -> bool:
         """Moves the WAL's contents into the database; False while a reader of another process is in the way."""
-        mode = "TRUNCATE" if truncate else "PASSIVE"
-        busy, log, moved = self.db.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()[0]
-        return bool(busy == 0 and log == moved)
+        if not truncate:
+            busy, log, moved = self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()[0]
+            return bool(busy == 0 and log == moved)
+        self.db.execute("PRAGMA busy_timeout = 100")  # a reader is gone in a moment, or it can wait for the next time
+        try:
+            return bool(self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0] == 0)
+        finally:
+            self.db.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
 
     def give_back(self, pages: int) -> None:
         """Returns up to so many free pages to the file system, by moving the last ones forward."""
@@ -417,49 +299,3 @@ class Store:
     def close(self) -> None:
         """Closes; SQLite moves the WAL's contents into the database and removes it."""
         self.db.close()
-
-
-def sound_letter(row: Sequence[object]) -> DeadLetter | None:
-    """The dead letter of a row `id, jid, reason, attempts, payload, at, crc`; None when its seal doesn't fit."""
-    number, jid, reason, attempts, payload, at, crc = row
-    if not (isinstance(number, int) and isinstance(jid, str) and isinstance(reason, str) and isinstance(attempts, int)):
-        return None
-    if not (isinstance(payload, bytes) and isinstance(at, float)):
-        return None
-    letter = DeadLetter(number, jid, reason, attempts, payload, at)
-    return letter if crc == seal_letter(letter) else None
-
-
-def read_setting(db: sqlite3.Connection, key: str) -> str | None:
-    """A recorded setting; None when there is none, or a damaged one."""
-    found = db.execute("SELECT value, crc FROM meta WHERE key = ?", (key,)).fetchall()
-    if not found or not isinstance(found[0][0], str) or found[0][1] != seal_text(key, found[0][0]):
-        return None
-    return found[0][0]
-
-
-def read_counts(db: sqlite3.Connection) -> Counts:
-    """The row of counts.
-
-    Raises:
-        Damaged: it is not what was written.
-    """
-    found = db.execute(schema.PROVEN_COUNTS).fetchall()
-    if len(found) != 1 or found[0][4] != 1:
-        raise Damaged("its row of counts is wrong")
-    return Counts(*found[0][:4])
-
-
-def _numbers(joined: str) -> list[int]:
-    return [int(text) for text in joined.split(",")]
-
-
-def _attempts(number: int, said: str) -> int:
-    """Attempts from `attempts:crc`; 0 where nothing is noted, or the note is damaged."""
-    if not said:
-        return 0
-    tries, _, crc = said.partition(":")
-    try:
-        return int(tries) if int(crc) == seal_attempts(number, int(tries)) else 0
-    except ValueError:
-        return 0

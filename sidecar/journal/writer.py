@@ -9,41 +9,24 @@ up to a second and is then refused. Deletions of settled jobs go on whenever the
 
 from __future__ import annotations
 
+import math
 import queue
 import sqlite3
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from itertools import accumulate
 
-from sidecar.errors import Refusal
+from sidecar.journal.connection import Damaged, is_damage
+from sidecar.journal.pending import Pending
+from sidecar.journal.reading import Counts
 from sidecar.journal.recovery import Recovery, rebuild
-from sidecar.journal.requests import (
-    Append,
-    Ask,
-    Bury,
-    News,
-    Note,
-    Request,
-    Requeue,
-    Settle,
-    Stop,
-)
+from sidecar.journal.requests import News, Request
 from sidecar.journal.space import CHECKPOINT_DUE, VACUUM_PAGES, WAL_LIMIT, Space
-from sidecar.journal.store import Addition, Change, Counts, Damaged, Store
+from sidecar.journal.store import Change, Store
 from sidecar.logs import get_logger
 
 log = get_logger()
 
-GROUP_BYTES = 4 * 1024 * 1024
-"""Payload of one transaction; an append that is larger is stored in several."""
-SETTLE_DELAY = 0.1
-"""Seconds that a deletion waits for company."""
-SETTLE_JOBS = 1_000
-"""Deletions that are enough company."""
-SETTLE_MOST = 10_000
-"""Deletions in one transaction, about."""
 UPKEEP_EVERY = 1.0
 VACUUM_EVERY = 0.1
 """Seconds between steps of giving space back while jobs come and go; each step holds commits up for some 10 ms."""
@@ -56,8 +39,6 @@ FULL_SAID_EVERY = 10.0
 RETRY_PAGE = 100
 """Flagged dead letters that are put back in one transaction."""
 
-_FULL, _CORRUPT, _NOT_A_DB = 13, 11, 26  # SQLITE_FULL, SQLITE_CORRUPT, SQLITE_NOTADB
-
 
 class Writer:
     """Runs in a thread of its own from `run` on; `put` may be called from any thread.
@@ -68,7 +49,7 @@ class Writer:
 
     Attributes:
         fault: why jobs aren't accepted; None: they are.
-        committing_since: monotonic second at which the present transaction began.
+        busy_since: monotonic second since which the thread works, and may hang on the disk; None while it waits.
         clean: after `run`: all was committed and the database closed.
     """
 
@@ -85,12 +66,7 @@ class Writer:
         self._tell = tell
         self._found_flagged = found_flagged
         self._queue: queue.SimpleQueue[Request] = queue.SimpleQueue()
-        self._appends: deque[Append] = deque()
-        self._settles: deque[Settle] = deque()
-        self._settling = 0
-        self._others: deque[Bury | Note] = deque()
-        self._requeues: deque[Requeue] = deque()
-        self._asks: deque[Ask] = deque()
+        self._pending = Pending()
         self._calls: list[Callable[[], None]] = []
         self._counts = store.counts()
         self._oldest: float | None = None
@@ -104,9 +80,10 @@ class Writer:
         self._was_empty = False
         self._missing = 0
         self._recovery: Recovery | None = None
+        self._damage: str | None = None
         self._stop_by: float | None = None
         self._requeue_asked = False
-        self.committing_since: float | None = None
+        self.busy_since: float | None = None
         self.clean = False
 
     @property
@@ -120,18 +97,19 @@ class Writer:
 
     def run(self) -> None:
         """Works until told to stop and everything is committed, or the disk has refused for too long."""
+        pending = self._pending
         while not self._finished():
+            self.busy_since = None
             self._collect()
-            now = time.monotonic()
+            self.busy_since = now = time.monotonic()
             if self._broken is not None:
                 self._mend(now)
             while self._broken is None and self._commit_due(now):
-                if not self._commit(now):
-                    break
+                self._commit()
             self._refuse_late(now)
-            if self._asks:
+            if pending.asks and self._damage is None:
                 self._guard(self._answer)  # reading mostly works on a disk that can't be written
-            if self._broken is None and self._requeues:
+            if self._broken is None and pending.requeues:
                 self._guard(self._put_back)
             if self._broken is None and now >= self._upkeep_at:
                 self._guard(partial(self._upkeep, now))
@@ -145,35 +123,22 @@ class Writer:
             request = self._queue.get(timeout=self._pause(time.monotonic()))
         except queue.Empty:
             return
-        self._sort(request)
+        self._pending.add(request)
         for _ in range(self._queue.qsize()):
-            self._sort(self._queue.get_nowait())
-
-    def _sort(self, request: Request) -> None:
-        match request:
-            case Append():
-                self._appends.append(request)
-            case Settle():
-                self._settles.append(request)
-                self._settling += len(request.ids)
-            case Bury() | Note():
-                self._others.append(request)
-            case Requeue():
-                self._requeues.append(request)
-            case Ask():
-                self._asks.append(request)
-            case Stop():
-                self._stop_by = time.monotonic() + STOP_PATIENCE
+            self._pending.add(self._queue.get_nowait())
+        if self._pending.stop and self._stop_by is None:
+            self._stop_by = time.monotonic() + STOP_PATIENCE
 
     def _pause(self, now: float) -> float:
         """Seconds until something is due by itself."""
         if self._stop_by is not None:
             return MEND_FIRST if self.fault else 0.0
         until = self._upkeep_at if self._broken is None else self._mend_at
-        if self._settles and self._broken is None:
-            until = min(until, self._settles[0].since + SETTLE_DELAY)
-        if self._appends:
-            until = min(until, self._appends[0].due)
+        settle_due = self._pending.settle_due()
+        if settle_due is not None and self._broken is None:
+            until = min(until, settle_due)
+        if self._pending.appends:
+            until = min(until, self._pending.appends[0].due)
         return max(0.0, until - now)
 
     def _finished(self) -> bool:
@@ -181,19 +146,14 @@ class Writer:
             return False
         if self._broken is not None:
             return time.monotonic() > self._stop_by
-        return not (self._appends or self._settles or self._others) and self._queue.empty()
+        return not self._pending.unwritten and self._queue.empty()
 
     def _commit_due(self, now: float) -> bool:
-        if self._others or (self._appends and self._room_for_next()):
-            return True
-        if not self._settles:
-            return False
-        late = now >= self._settles[0].since + SETTLE_DELAY
-        return late or self._settling >= SETTLE_JOBS or self._stop_by is not None
+        return self._pending.must_write(now) or bool(self._pending.appends and self._room_for_next())
 
     def _room_for_next(self, taken: int = 0) -> bool:
         """Whether the oldest append may be stored beside `taken` bytes; says why not in `fault`."""
-        lacking = self._space.lacks(taken + self._appends[0].size)
+        lacking = self._space.lacks(taken + self._pending.appends[0].size)
         if lacking is None and self._full is not None:
             lacking = self._space.disk_lacks()
         self._note_full(lacking)
@@ -208,92 +168,23 @@ class Writer:
 
     # committing
 
-    def _commit(self, now: float) -> bool:
-        """One transaction of what waits; False when it failed, and nothing of it is done."""
-        taken, change = self._take_appends()
-        settles = self._take_settles(change)
-        others = self._take_others(change)
-        jobs = sum(len(addition.payloads) for addition in change.additions)
-        size = sum(len(payload) for addition in change.additions for payload in addition.payloads)
+    def _commit(self) -> None:
+        """One transaction of what waits; when it fails nothing of it is done."""
+        group = self._pending.take(self._room_for_next)
         started = time.perf_counter()
-        self.committing_since = now
         try:
-            removed = self._store.commit(change)
+            removed = self._store.commit(group.change)
         except sqlite3.Error as error:
-            self._undo(taken, settles, others)
+            self._pending.undo(group)
             self._failed(error)
-            return False
-        finally:
-            self.committing_since = None
+            return
         seconds = time.perf_counter() - started
-        self._account(jobs, removed, change)
-        self._space.wrote(jobs, size, removed)
-        self._finish(taken, settles, others)
-        self._say(jobs=jobs, seconds=seconds)
+        self._account(group.jobs, removed, group.change)
+        self._space.wrote(group.jobs, group.bytes, removed)
+        self._calls += self._pending.finish(group)
+        self._say(jobs=group.jobs, seconds=seconds)
         if self._space.wal >= CHECKPOINT_DUE:
             self._guard(self._checkpoint)
-        return True
-
-    def _take_appends(self) -> tuple[list[tuple[Append, int]], Change]:
-        """The appends of the next transaction, each with how many of its jobs are in it."""
-        taken: list[tuple[Append, int]] = []
-        change = Change()
-        size, following = 0, None
-        while self._appends and self._room_for_next(size):
-            append = self._appends[0]
-            if taken and (size + append.size > GROUP_BYTES or append.first != following):
-                break
-            self._appends.popleft()
-            payloads = append.payloads
-            if append.size > GROUP_BYTES:
-                payloads = _within(payloads, GROUP_BYTES)
-            taken.append((append, len(payloads)))
-            change.additions.append(Addition(append.first, payloads, append.origins, append.at))
-            size += append.size
-            following = append.first + len(payloads)
-            if len(payloads) < len(append.payloads):
-                break
-        return taken, change
-
-    def _take_settles(self, change: Change) -> list[Settle]:
-        settles: list[Settle] = []
-        while self._settles and len(change.gone) < SETTLE_MOST:
-            settle = self._settles.popleft()
-            settles.append(settle)
-            change.gone += settle.ids
-            self._settling -= len(settle.ids)
-        return settles
-
-    def _take_others(self, change: Change) -> list[Bury | Note]:
-        others = list(self._others)
-        self._others.clear()
-        for other in others:
-            if isinstance(other, Bury):
-                change.letters += other.letters
-            else:
-                change.attempts.update(dict.fromkeys(other.ids, other.attempts))
-        return others
-
-    def _undo(self, taken: list[tuple[Append, int]], settles: list[Settle], others: list[Bury | Note]) -> None:
-        for append, _ in reversed(taken):
-            append.doubtful = True
-            self._appends.appendleft(append)
-        self._settles.extendleft(reversed(settles))
-        self._settling += sum(len(settle.ids) for settle in settles)
-        self._others.extendleft(reversed(others))
-
-    def _finish(self, taken: list[tuple[Append, int]], settles: list[Settle], others: list[Bury | Note]) -> None:
-        for append, stored in taken:
-            if stored == len(append.payloads):
-                self._calls.append(partial(append.done, None))
-                continue
-            rest = append.payloads[stored:]
-            append.first, append.payloads, append.doubtful = append.first + stored, rest, True
-            append.origins = append.origins[stored:]
-            append.size = sum(map(len, rest))
-            self._appends.appendleft(append)
-        self._calls += [settle.done for settle in settles if settle.done is not None]
-        self._calls += [other.done for other in others if isinstance(other, Bury) and other.done is not None]
 
     def _account(self, added: int, removed: int, change: Change) -> None:
         counts = self._counts
@@ -314,11 +205,7 @@ class Writer:
     def _refuse_late(self, now: float) -> None:
         """Refuses what has waited its time for a disk that refuses, or for room."""
         stopping = self._stop_by is not None and now >= self._stop_by
-        while self._appends and (now >= self._appends[0].due or stopping):
-            append = self._appends.popleft()
-            start = "in doubt: it may be enqueued" if append.doubtful else "not sent"
-            refusal = Refusal(f"{start}: {self.fault or 'the journal is closing'}", retry=True)
-            self._calls.append(partial(append.done, refusal))
+        self._calls += self._pending.refuse(self.fault or "the journal is closing", math.inf if stopping else now)
         if self._calls:
             self._say()
 
@@ -332,9 +219,8 @@ class Writer:
 
     def _failed(self, error: Exception) -> None:
         """A step failed: nothing is acknowledged until `_mend` has succeeded."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        self._disk_full = code == _FULL
-        if isinstance(error, Damaged) or code in (_CORRUPT, _NOT_A_DB):
+        self._disk_full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        if isinstance(error, Damaged) or (isinstance(error, sqlite3.Error) and is_damage(error)):
             self._rebuild(error)
             return
         fault = f"disk full: {error}" if self._disk_full else f"commit failed: {error}"
@@ -350,8 +236,14 @@ class Writer:
     def _rebuild(self, error: Exception) -> None:
         """The database turned out to be damaged while it was in use."""
         log.error("journal_damaged", message=f"The journal is damaged ({error}): rebuilding it from what is readable")
+        self._damage = str(error)
         self._store.close()
-        self._store, self._recovery = rebuild(self._space.directory, str(error))
+        self._guard(self._finish_rebuild)
+
+    def _finish_rebuild(self) -> None:
+        assert self._damage is not None
+        self._store, self._recovery = rebuild(self._space.directory, self._damage)
+        self._damage = None
         self._counts = self._store.counts()
 
     def _mend(self, now: float) -> None:
@@ -361,12 +253,14 @@ class Writer:
         try:
             if self._disk_full:
                 self._space.drop_reserve()
+            if self._damage is not None:
+                self._finish_rebuild()
             if not self._store.checkpoint(truncate=True):
                 raise sqlite3.OperationalError("a reader is in the way of the checkpoint")
             self._store.probe()
             self._space.wal = 0
             lacking = self._space.disk_lacks()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, Damaged) as error:
             self._failed(error)
             return
         self._broken = None
@@ -376,24 +270,31 @@ class Writer:
     # the rest
 
     def _put_back(self) -> None:
-        while self._requeues:
-            request = self._requeues[0]
+        while self._pending.requeues:
+            request = self._pending.requeues[0]
             put_back = self._store.put_back(request.flagged, request.first, time.time())
-            self._requeues.popleft()
+            self._pending.requeues.popleft()
             self._requeue_asked = False
-            self._upkeep_at = 0.0  # there may be more of them
             self._counts = self._store.counts()
             self._calls.append(partial(request.done, range(request.first, request.first + put_back)))
             self._say()
+        self._look_for_flagged()
+
+    def _look_for_flagged(self) -> None:
+        """Asks the event loop for ids for dead letters that are to be put back, some at a time."""
+        flagged = [] if self._requeue_asked else self._store.flagged(RETRY_PAGE)
+        if flagged:
+            self._requeue_asked = True
+            self._found_flagged(flagged)
 
     def _answer(self) -> None:
-        while self._asks:
-            ask = self._asks[0]
+        while self._pending.asks:
+            ask = self._pending.asks[0]
             answer = ask.question(self._store)
-            self._asks.popleft()
+            self._pending.asks.popleft()
             self._counts = self._store.counts()  # a question may have set damaged rows aside
             self._calls.append(partial(ask.answer, answer))
-            if not self._asks:
+            if not self._pending.asks:
                 self._say()
 
     def _checkpoint(self) -> None:
@@ -408,12 +309,9 @@ class Writer:
         self._note_full(self._space.disk_lacks() or self._space.lacks(1))
         if self._store.changed_elsewhere():
             self._counts = self._store.counts()
-            flagged = self._store.flagged(RETRY_PAGE)
-            if flagged and not self._requeue_asked:
-                self._requeue_asked = True
-                self._found_flagged(flagged)
+            self._look_for_flagged()
         self._look_at_head()
-        idle = self._counts.jobs == 0 and not self._appends
+        idle = self._counts.jobs == 0 and not self._pending.appends
         empty, self._was_empty = idle and self._was_empty, idle
         if empty and self._space.wal >= CHECKPOINT_DUE // 4:
             self._store.checkpoint(truncate=True)
@@ -440,18 +338,11 @@ class Writer:
             if self._broken is None:
                 self._store.checkpoint(truncate=True)
                 self.clean = True
-            self._store.close()
+            if self._damage is None:
+                self._store.close()
         except sqlite3.Error as error:
             self.clean = False
             log.error("journal_close_failed", message=f"The journal was not closed cleanly: {error}")
-        waiting = self._settling
+        waiting = self._pending.settling
         if waiting:
             log.error("journal_unsettled", message=f"{waiting:,} settled jobs are not deleted: they will be sent again")
-
-
-def _within(payloads: Sequence[bytes], size: int) -> Sequence[bytes]:
-    """The first of them, as many as fit into `size` bytes, one at least."""
-    for number, total in enumerate(accumulate(map(len, payloads))):
-        if total > size:
-            return payloads[: max(1, number)]
-    return payloads

@@ -1,0 +1,70 @@
+"""Connections to the database: their settings, their transactions, and what can be wrong with the file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PAGE_BYTES = 4096
+BUSY_SECONDS = 5.0
+"""A `journal` command of another process holds the write lock for milliseconds."""
+
+
+class Damaged(Exception):
+    """The file is not a sound journal: `rebuild` reads out of it what can be read."""
+
+
+class NewerFormat(Exception):
+    """The file was written by a later version of the program; `args[0]` is its format."""
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the file is broken, not the disk or the request."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection to an existing file with the journal's settings, for one thread at a time, whichever."""
+    db = sqlite3.connect(
+        f"file:{_quoted(path)}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_SECONDS,
+    )
+    try:
+        for pragma in (
+            "temp_store = MEMORY",  # a read-only root file system has no place for temporary files
+            "auto_vacuum = INCREMENTAL",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "fullfsync = ON",  # macOS: fsync alone doesn't reach the medium there
+            "checkpoint_fullfsync = ON",
+            "secure_delete = OFF",  # Debian's default overwrites deleted rows: twice the writes
+            "wal_autocheckpoint = 0",  # done after the replies instead of within a commit
+            "cache_size = -8192",
+        ):
+            db.execute(f"PRAGMA {pragma}").fetchall()
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _quoted(path: Path) -> str:
+    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """One write transaction of several statements: all of them or none."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise

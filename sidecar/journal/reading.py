@@ -1,0 +1,137 @@
+"""Reading the database: counts, settings, jobs and dead letters, each proven by its seal."""
+
+from __future__ import annotations
+
+import sqlite3
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sidecar.journal import schema
+from sidecar.journal.connection import Damaged
+from sidecar.journal.seal import DeadLetter, Row, opened, seal_attempts, seal_letter, seal_text
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the journal holds, by its own row of counts."""
+
+    jobs: int = 0
+    dead: int = 0
+    damaged: int = 0
+    last_id: int = 0
+
+
+def read_setting(db: sqlite3.Connection, key: str) -> str | None:
+    """A recorded setting; None when there is none, or a damaged one."""
+    found = db.execute("SELECT value, crc FROM meta WHERE key = ?", (key,)).fetchall()
+    if not found or not isinstance(found[0][0], str) or found[0][1] != seal_text(key, found[0][0]):
+        return None
+    return found[0][0]
+
+
+def read_counts(db: sqlite3.Connection) -> Counts:
+    """The row of counts.
+
+    Raises:
+        Damaged: it is not what was written.
+    """
+    found = db.execute(schema.PROVEN_COUNTS).fetchall()
+    if len(found) != 1 or found[0][4] != 1:
+        raise Damaged("its row of counts is wrong")
+    return Counts(*found[0][:4])
+
+
+def page(db: sqlite3.Connection, after: int, limit: int, max_bytes: int) -> tuple[list[Row], list[int], int]:
+    """Stored jobs with an id above `after`, in order, at most `limit` and about `max_bytes`, one at least.
+
+    Returns:
+        the sound ones, the ids of the damaged ones, and the last id that was looked at (`after`: none is left).
+
+    Raises:
+        Damaged: more than a row here and there is wrong.
+    """
+    ids, sizes = db.execute(schema.PAGE_SIZES, (after, limit)).fetchall()[0]
+    if ids is None:
+        return [], [], after
+    numbers = _numbers(ids)
+    if numbers[0] <= after or numbers != sorted(set(numbers)):
+        raise Damaged("its jobs are out of order")
+    total, last = 0, numbers[0]
+    for number, size in zip(numbers, _numbers(sizes), strict=False):
+        total += size
+        if total > max_bytes and number != numbers[0]:
+            break
+        last = number
+    rows, bad = _cut(db, db.execute(schema.PAGE, (after, last)).fetchall()[0])
+    if len(rows) + len(bad) != bisect_right(numbers, last):
+        raise Damaged("its jobs can't be found again")
+    return rows, bad, last
+
+
+def chosen(db: sqlite3.Connection, ids: Sequence[int]) -> tuple[list[Row], list[int]]:
+    """These jobs as far as they are stored, and the ids of damaged ones among them."""
+    joined = db.execute(schema.CHOSEN, (str(list(ids)),)).fetchall()[0]
+    return _cut(db, joined)
+
+
+def _cut(db: sqlite3.Connection, joined: tuple[str | None, str, str, bytes, bytes, str]) -> tuple[list[Row], list[int]]:
+    if joined[0] is None:
+        return [], []
+    numbers, marks, sizes = _numbers(joined[0]), _numbers(joined[1]), _numbers(joined[2])
+    if not len(numbers) == len(marks) == len(sizes) or sum(sizes) != len(joined[4]) or sum(marks) != len(joined[3]):
+        return _one_by_one(db, numbers)  # a damaged row has a NULL where a value was
+    rows: list[Row] = []
+    bad: list[int] = []
+    here = there = 0
+    for number, width, size, tries in zip(numbers, marks, sizes, joined[5].split(","), strict=True):
+        payload = joined[4][there : there + size]
+        whence = opened(number, joined[3][here : here + width], payload)
+        here += width
+        there += size
+        if whence is None:
+            bad.append(number)
+        else:
+            rows.append(Row(number, whence[0], _attempts(number, tries), payload, whence[1]))
+    return rows, bad
+
+
+def _one_by_one(db: sqlite3.Connection, numbers: Sequence[int]) -> tuple[list[Row], list[int]]:
+    rows: list[Row] = []
+    bad: list[int] = []
+    for number in numbers:
+        found = db.execute("SELECT mark, payload FROM jobs WHERE id = ?", (number,)).fetchall()
+        mark, payload = found[0] if found else (b"", b"")
+        sound = isinstance(mark, bytes) and isinstance(payload, bytes)
+        whence = opened(number, mark, payload) if sound else None
+        if whence is None:
+            bad.append(number)
+        else:
+            rows.append(Row(number, whence[0], 0, payload, whence[1]))
+    return rows, bad
+
+
+def sound_letter(row: Sequence[object]) -> DeadLetter | None:
+    """The dead letter of a row `id, jid, reason, attempts, payload, at, crc`; None when its seal doesn't fit."""
+    number, jid, reason, attempts, payload, at, crc = row
+    if not (isinstance(number, int) and isinstance(jid, str) and isinstance(reason, str) and isinstance(attempts, int)):
+        return None
+    if not (isinstance(payload, bytes) and isinstance(at, float)):
+        return None
+    letter = DeadLetter(number, jid, reason, attempts, payload, at)
+    return letter if crc == seal_letter(letter) else None
+
+
+def _numbers(joined: str) -> list[int]:
+    return [int(text) for text in joined.split(",")]
+
+
+def _attempts(number: int, said: str) -> int:
+    """Attempts from `attempts:crc`; 0 where nothing is noted, or the note is damaged."""
+    if not said:
+        return 0
+    tries, _, crc = said.partition(":")
+    try:
+        return int(tries) if int(crc) == seal_attempts(number, int(tries)) else 0
+    except ValueError:
+        return 0
