@@ -22,7 +22,7 @@ help: ## list what there is
 demo: $(READY) ## the main job in half a minute: producers, a simulated WAN, a worker, before and after
 	@$(BIN)/python -m sidecar demo $(ARGS)
 
-bench: $(READY) ## everything side by side, with figures: a quarter of an hour; ARGS=--quick: a minute
+bench: $(READY) ## everything side by side, with figures: some 15 minutes; ARGS=--quick: a minute
 	@$(BIN)/python -m sidecar bench $(ARGS)
 
 check: lint fast-test ## formatting, lint, types and the fast tests: under two minutes

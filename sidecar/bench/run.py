@@ -50,7 +50,7 @@ class Plan:
     rows: Sequence[Row]
     trips: Sequence[float]
     rounds: int = 5
-    seconds: float = 1.5
+    seconds: float = 1.0
     size: int = 0
     upstream: str = ""
     cost: bool = True

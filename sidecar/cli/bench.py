@@ -35,9 +35,9 @@ class RoundTrips(click.ParamType[tuple[float, ...]]):
 @click.option("--rows", metavar="NAME,NAME", help="Only these rows; --list names them.")
 @click.option("--list", "listing", is_flag=True, help="List the rows and do nothing.")
 @click.option("--rounds", type=click.IntRange(1, 99), help="How often each row is measured.  [default: 5]")
-@click.option("--seconds", type=click.FloatRange(0.1, 60), help="How long a row takes, about.  [default: 1.5]")
+@click.option("--seconds", type=click.FloatRange(0.1, 60), help="How long a row takes, about.  [default: 1]")
 @click.option("--size", type=click.IntRange(0, 1 << 20), default=0, help="Bytes of text in each job.  [default: none]")
-@click.option("--quick", is_flag=True, help="The rows of the main targets, once and short: about a minute.")
+@click.option("--quick", is_flag=True, help="The rows of the main targets, once: about a minute.")
 @click.option("--no-cost", is_flag=True, help="Without the part about cost.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures here.")
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Write plots (SVG) to this directory.")
@@ -92,7 +92,7 @@ def command(
         rows=chosen,
         trips=rtt or RoundTrips().convert(default, None, None),
         rounds=rounds or (1 if quick else 5),
-        seconds=seconds or (1.0 if quick else 1.5),
+        seconds=seconds or 1.0,
         size=size,
         upstream=upstream or "",
         cost=not (no_cost or quick or rows),
