@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,17 @@ from packaging.utils import canonicalize_name
 
 import sidecar
 from sidecar.config import load
+from tests.real.faktory_server import RealFaktory
+from tests.real.raw_client import RawClient
+from tests.real.toxiproxy_server import Toxiproxy
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd" / "faktory-sidecar.service"
 MOST_EXPOSED = "20"
 """Of 100, as systemd-analyze counts: 11 is what the unit has."""
+ROUND_TRIP = 0.05
+"""Seconds, of the Compose file's WAN."""
 MARGIN = 5.0
 """Seconds between the end of a drain and SIGKILL."""
 
@@ -73,6 +79,22 @@ def test_compose_confines_the_sidecar_and_lets_it_drain(project: dict[str, Any])
     loaded = load(service["environment"], {})
     assert loaded.warnings == ()
     assert float(service["stop_grace_period"].removesuffix("s")) >= loaded.settings.drain_timeout + MARGIN
+
+
+def test_the_delay_of_compose_is_one_of_toxiproxy(
+    project: dict[str, Any], toxiproxy: Toxiproxy, faktory: RealFaktory
+) -> None:
+    link = toxiproxy.link(faktory.port)
+    words = project["services"]["wan-delay"]["command"]
+    script = DEPLOY / "examples" / Path(words[1]).name
+    options = [toxiproxy.api if word == "http://wan:8474" else word for word in words[2:]]
+    for _ in range(2):  # a second run, at the next `up`, changes nothing
+        subprocess.run([sys.executable, script, *options], check=True, capture_output=True)
+        toxics = toxiproxy.call("GET", f"/proxies/{link.name}/toxics")
+        assert {each["stream"]: each["attributes"]["latency"] for each in toxics} == {"upstream": 25, "downstream": 25}
+    started = time.monotonic()
+    RawClient(link.port).close()
+    assert time.monotonic() - started >= ROUND_TRIP
 
 
 def unit_values(name: str) -> list[str]:

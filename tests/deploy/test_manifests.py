@@ -39,6 +39,7 @@ WORKLOADS = [
     *NATIVE,
     pytest.param("job-run.yaml", "Job", id="job-run"),
     pytest.param("gateway/statefulset.yaml", "StatefulSet", id="gateway"),
+    pytest.param("gateway/send-leftovers.yaml", "Job", id="send-leftovers"),
 ]
 
 

@@ -107,6 +107,11 @@ class Toxiproxy:
         self._process: subprocess.Popen[bytes] | None = None
         self._api_port = 0
 
+    @property
+    def api(self) -> str:
+        """The URL of its API."""
+        return f"http://127.0.0.1:{self._api_port}"
+
     def start(self) -> None:
         """Starts the server and returns when its API answers."""
         program = parts.toxiproxy()
@@ -156,7 +161,7 @@ class Toxiproxy:
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request to the API, JSON in and out; AssertionError with the server's words when it refuses."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self._api_port}{path}",
+            f"{self.api}{path}",
             data=None if body is None else json.dumps(body).encode(),
             method=method,
             headers={"Content-Type": "application/json", "User-Agent": "tests"},
