@@ -33,7 +33,7 @@ STRANGE = b"-ERR nobody has ever seen this\r\n"
 SMALL = {
     "sidecar.forwarder.backlog.PAGE_ROWS": 5,
     "sidecar.forwarder.settlement.SETTLE_BUFFER": SETTLE_BUFFER,
-    "sidecar.journal.writer.SETTLE_DELAY": 0.002,
+    "sidecar.journal.pending.SETTLE_DELAY": 0.002,
 }
 """Limits of the product, made so small that some dozens of jobs reach them."""
 
