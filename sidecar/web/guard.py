@@ -25,7 +25,8 @@ from sidecar.config.values import literal_address
 from sidecar.web.problems import Problem
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]*)?")
-_CHALLENGE = 'Bearer realm="faktory-sidecar", Basic realm="faktory-sidecar", charset="UTF-8"'
+# Basic first: Chromium looks at the first challenge of a field alone, and would ask nobody for a password.
+_CHALLENGE = 'Basic realm="faktory-sidecar", charset="UTF-8", Bearer realm="faktory-sidecar"'
 
 
 class Guard:

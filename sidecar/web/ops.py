@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from sidecar.ops.exposition import CONTENT_TYPE, Exposition
 from sidecar.ops.findings import findings
@@ -26,6 +26,7 @@ from sidecar.web.guard import Guard
 from sidecar.web.problems import Problem
 from sidecar.web.status.broadcast import MAX_VIEWERS, Broadcast
 from sidecar.web.status.document import Document
+from sidecar.web.status.events import EventStream
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -116,7 +117,7 @@ class OpsRoutes:
         if self._broadcast.viewers >= MAX_VIEWERS:
             detail = f"{MAX_VIEWERS} status pages are open already; /status.json has the same data once."
             raise Problem(503, detail, headers={"retry-after": "60"})
-        return StreamingResponse(self._broadcast.stream(), media_type="text/event-stream", headers=_NO_STORE)
+        return EventStream(self._broadcast.stream())
 
     def _health(self, status: str, facts: Facts) -> Response:
         answer = Health(

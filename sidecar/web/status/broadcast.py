@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 import msgspec
@@ -39,7 +39,7 @@ class Broadcast:
         await self._refresh()
         return self._message(0)
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncGenerator[bytes, None]:
         """Server-sent events: everything first, then what has changed; until the sidecar ends."""
         self.viewers += 1
         try:
