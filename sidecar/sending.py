@@ -1,0 +1,79 @@
+"""Emptying a journal into upstream without serving: the lower half of a sidecar, until nothing waits."""
+
+from __future__ import annotations
+
+import signal
+
+import trio
+
+from sidecar.app import Sidecar
+from sidecar.config import Settings
+from sidecar.errors import StartError
+from sidecar.journal import Journal
+from sidecar.journal.schema import DB_NAME
+from sidecar.logs import get_logger
+
+GIVE_UP_AFTER = 30.0
+"""Seconds without a link after which what is left stays for another time."""
+STEP = 0.05
+
+log = get_logger()
+
+
+def send_journal(settings: Settings) -> int:
+    """Sends all jobs of a directory that no sidecar owns, and settles them.
+
+    Returns:
+        the process's exit code: 0 nothing waits any more (dead letters may be left), 1 jobs stay.
+
+    Raises:
+        StartError: there is no journal, or another process owns it.
+    """
+    return trio.run(_send, settings)
+
+
+async def _send(settings: Settings) -> int:
+    if not (settings.journal_dir / DB_NAME).exists():
+        raise StartError(f"there is no journal in {settings.journal_dir}")
+    journal = await trio.to_thread.run_sync(
+        lambda: Journal.open(
+            settings.journal_dir,
+            upstream=settings.upstream.identity,
+            max_bytes=settings.journal_max_bytes,
+            adopt=settings.adopt_journal,
+        )
+    )
+    sidecar = Sidecar(settings, journal)
+    before, dead = journal.waiting, journal.dead
+    log.info("sending", message=f"Sending {before:,} jobs to {settings.upstream.display}", jobs=before)
+    async with trio.open_nursery() as storing:
+        await storing.start(journal.run)
+        async with trio.open_nursery() as forwarding:
+            for part in (sidecar.deadlines, sidecar.forwarder, sidecar.link):
+                forwarding.start_soon(part.run)
+            await _until_empty_or_pointless(sidecar, journal)
+            forwarding.cancel_scope.cancel()
+        storing.cancel_scope.cancel()
+    sidecar.end_logs()
+    left, letters = journal.waiting, journal.dead - dead
+    say = log.error if left else log.info
+    say("sent", message=f"{before - left:,} jobs left the journal, {letters:,} of them as dead letters; {left:,} stay")
+    return 1 if left else 0
+
+
+async def _until_empty_or_pointless(sidecar: Sidecar, journal: Journal) -> None:
+    """Return when nothing waits, when the link has been down for long, or at SIGINT or SIGTERM."""
+    async with trio.open_nursery() as nursery:
+
+        async def asked() -> None:
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+        nursery.start_soon(asked)
+        up = trio.current_time()
+        while journal.waiting and trio.current_time() - up < GIVE_UP_AFTER:
+            if sidecar.link.pipe is not None:
+                up = trio.current_time()
+            await trio.sleep(STEP)
+        nursery.cancel_scope.cancel()
