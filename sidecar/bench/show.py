@@ -55,9 +55,12 @@ class Display:
 
     @contextmanager
     def progress(self, total: int) -> Iterator[Callable[[str], None]]:
-        """A bar of so many measurements; yields what is told the name of each as it begins."""
+        """A bar of so many measurements; yields what is told the name of each, `ROUND: ROW`, as it begins.
+
+        Where the output is no terminal, a line a round.
+        """
         if not self._console.is_terminal:
-            yield lambda text: None
+            yield _Lines(self).step
             return
         columns = BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
         with Progress(*columns, console=self._console, transient=True) as bar:
@@ -147,6 +150,21 @@ class Display:
         segments = self._console.render(table, self._console.options.update(width=width))
         self._console.print()
         self._console.print(Segments(segments), soft_wrap=True, end="")
+
+
+class _Lines:
+    """Progress for a log."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._last = ""
+
+    def step(self, text: str) -> None:
+        """Says the part before the colon when it is a new one."""
+        now = text.partition(":")[0]
+        if now != self._last:
+            self._last = now
+            self._display.say(f"{now} ...")
 
 
 def verdict_cells(verdict: Verdict) -> tuple[str, ...]:

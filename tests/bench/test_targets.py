@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from sidecar.bench.machine import describe
+from sidecar.bench.markdown import PARTS, page_with
 from sidecar.bench.measure import Measured
 from sidecar.bench.plots import Scale, write_plots
 from sidecar.bench.results import Results, cpu_per_million, write_json
@@ -142,6 +143,17 @@ def test_plots_are_well_formed_and_say_what_was_measured(results: Results, tmp_p
         texts = [element.text or "" for element in ElementTree.parse(file).iter() if element.tag.endswith("}text")]
         assert any("Faktory <1.10>" in text and "Toxiproxy" in text for text in texts)
         assert any("disk" in text for text in texts)
+
+
+def test_a_page_gets_its_figures_and_keeps_its_words(results: Results) -> None:
+    places = "".join(f"<!-- bench:{name} -->\nold {name}\n<!-- bench:end -->\n" for name in PARTS)
+    page = page_with(f"# Title\n{places}The end.\n", results)
+    assert page.startswith("# Title\n<!-- bench:")
+    assert page.endswith("<!-- bench:end -->\nThe end.\n")
+    assert "old " not in page
+    assert "| one pyfaktory producer, direct | 1,500 | 1.00 ms | 1 |" in page
+    assert "| direct, one pyfaktory producer | 9,000 | 1,500 |" in page
+    assert page_with(page, results) == page
 
 
 def test_one_round_trip_makes_no_line(results: Results, tmp_path: Path) -> None:
