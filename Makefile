@@ -13,7 +13,7 @@ SOURCE := sidecar tests
 ARGS :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench check lint format test fast-test parts clean
+.PHONY: help demo bench check lint format test fast-test parts image clean
 
 help: ## list what there is
 	@echo 'make TARGET, where TARGET is one of:'
@@ -45,6 +45,9 @@ format: $(DEV) ## format the code and sort its imports
 parts: $(DEV) ## bring the real Faktory, Redis, Toxiproxy and clients that the tests use
 	@echo 'Bringing the real parts (built once, then cached):'
 	@$(BIN)/python -m tests.real.parts || [ -z "$$CI" ]
+
+image: ## build the container image without an engine, and run it (Linux, root, buildah, debootstrap)
+	@deploy/image/check
 
 clean: ## remove the virtual environment and what tools leave behind
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -132,7 +132,7 @@ class Container:
         values = dict(self.image.environment)
         for entry in self.spec.get("env", ()):
             values[entry["name"]] = self.pod.value(entry)
-        if self.image.is_sidecar and not self.spec.get("command"):
+        if self.image.is_sidecar and "args" not in self.spec:
             values.setdefault("SIDECAR_LISTEN", f"localhost:{Pod.SIDECAR_PORT}")
         values = {name: self.pod.local_address(self._local_path(value)) for name, value in values.items()}
         return values | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}"}
@@ -299,9 +299,15 @@ class Pod:
             self._remove()
 
     def wait_until_complete(self, *, timeout: float) -> None:
-        """For a Job's pod: returns when its command and then its sidecars have ended, and it is gone."""
+        """For a Job's pod: returns when its command and then its sidecars have ended, and it is gone.
+
+        Raises:
+            AssertionError: the command failed, or didn't end in time.
+        """
         wait_for(lambda: all(c.exit_codes and not c.running for c in self._mains), what="completion", timeout=timeout)
         self.delete()
+        for container in self._mains:
+            assert container.exit_codes[-1] == 0, container.log
 
     def order(self, *whats: str) -> list[str]:
         """`container: what` of the events with these texts, in order."""
@@ -345,6 +351,8 @@ class Pod:
                 for key, value in self.cluster.secrets[name].items():
                     (_made(place) / key).write_text(value)
                 return place
+            case {"persistentVolumeClaim": {"claimName": str(name)}}:
+                return self.cluster.claim(name)
         raise NotImplementedError(f"volume {volume}")
 
     def _supervise(self) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import trustme
 
-from sidecar.cli.entry import COMMANDS
 from tests.deploy.kubelet import Cluster, Pod
 from tests.deploy.manifests import resource
 from tests.real.faktory_server import RealFaktory
@@ -170,7 +169,6 @@ def test_a_job_completes_when_all_its_jobs_are_in_faktory(run_pod: StartPod, fak
     assert sorted(waiting(faktory)) == sorted(acknowledged(pod, "import"))
 
 
-@pytest.mark.skipif("journal" not in COMMANDS, reason="the journal command isn't there yet")
 def test_a_job_waits_for_the_end_of_an_outage(run_pod: StartPod, faktory: RealFaktory, link: Link) -> None:
     link.disable()
     pod = run_pod(resource("job.yaml", "Job"), "import-1")
@@ -215,15 +213,30 @@ def test_a_node_drain_in_an_outage_leaves_a_gateways_jobs_on_its_claim(
     assert sorted(waiting(faktory)) == sorted(jids), "each of them once"
 
 
+def test_a_volume_left_behind_is_sent_by_a_job(
+    run_pod: StartPod, cluster: Cluster, faktory: RealFaktory, link: Link
+) -> None:
+    send = resource("gateway/send-leftovers.yaml", "Job")
+    [volume] = send["spec"]["template"]["spec"]["volumes"]
+    claim = volume["persistentVolumeClaim"]["claimName"]
+    link.disable()
+    pod = ready_gateway(run_pod, claim.removeprefix("journal-"))
+    jids = push_to_gateway(pod, cluster, count=100)
+    pod.delete()
+    link.enable()
+    run_pod(send, "faktory-gateway-send-1").wait_until_complete(timeout=60)
+    assert sorted(waiting(faktory)) == sorted(jids)
+
+
 def test_a_gateway_asks_for_its_password(run_pod: StartPod, cluster: Cluster) -> None:
     pod = ready_gateway(run_pod)
     with pytest.raises(ServerError, match="Invalid password"):
         gateway_client(pod, cluster, "wrong")
 
 
-def ready_gateway(run_pod: StartPod) -> Pod:
-    """A pod of the gateway that its Service sends clients to; the same name, so the same volume, each time."""
-    pod = run_pod(resource("gateway/statefulset.yaml", "StatefulSet"), "faktory-gateway-0")
+def ready_gateway(run_pod: StartPod, name: str = "faktory-gateway-0") -> Pod:
+    """A pod of the gateway that its Service sends clients to; its volume is the name's."""
+    pod = run_pod(resource("gateway/statefulset.yaml", "StatefulSet"), name)
     wait_for(lambda: pod.container(SIDECAR).ready, what="the gateway is ready", timeout=20)
     return pod
 
