@@ -88,6 +88,7 @@ class Sidecar:
             room=settings.memory_max_bytes // 2,
             counts=self.counts,
             flush_log=self.flush_log,
+            floods=self.floods,
         )
         self.report = LinkReport(self.link, self.forwarder, self.counts, self.floods, self.mode)
         self.side = SideConnection(self.dialer)

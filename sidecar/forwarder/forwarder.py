@@ -21,7 +21,7 @@ from sidecar.forwarder.outcome import Unreadable, check_single, refused_as_a_who
 from sidecar.forwarder.pacing import Pacing
 from sidecar.forwarder.settlement import Settlement
 from sidecar.journal import Journal
-from sidecar.logs import TIMEOUT, FlushLog, get_logger
+from sidecar.logs import TIMEOUT, FloodLog, FlushLog, get_logger
 from sidecar.metrics import Counts
 from sidecar.origins import Epoch
 from sidecar.upstream.link import Link
@@ -45,6 +45,7 @@ class Forwarder:
         link: the connection; it must call `link_changed`.
         journal: the store, or None where nothing is stored.
         depth: batches in flight at most.
+        floods: for records that many jobs can cause.
         room: bytes of memory for jobs that are in the journal too.
     """
 
@@ -58,14 +59,18 @@ class Forwarder:
         room: int,
         counts: Counts,
         flush_log: FlushLog,
+        floods: FloodLog | None = None,
     ) -> None:
         self._batcher = batcher
         self._link = link
         self._counts = counts
         self._flush_log = flush_log
+        self._floods = floods if floods is not None else FloodLog(log)
         self._pacing = Pacing(batcher)
         self._gate = FlushGate(self._admit)
-        self._settlement = Settlement(journal, self._pacing, counts, settled=self._after_settling, room=self.pump)
+        self._settlement = Settlement(
+            journal, self._pacing, counts, self._floods, settled=self._after_settling, room=self.pump
+        )
         self._backlog: Backlog | None = None
         if journal is not None:
             self._backlog = Backlog(batcher, journal, room=room, arrived=self.pump, missing=self._settlement.missing)
@@ -281,7 +286,8 @@ class Forwarder:
             log.warning("pushb_unsupported", message="Faktory is older than 1.6.0: jobs leave one by one", reply=text)
             self._batcher.give_back(batch.entries)
         elif len(batch.entries) > 1 and kind not in (Meaning.TRANSIENT, Meaning.TIMED_OUT):
-            log.warning("batch_split", message=f"Faktory refused a batch of {len(batch.entries)} jobs: {text}")
+            message = f"Faktory refused a batch of {len(batch.entries)} jobs: {text}"
+            self._floods.warning(trio.current_time(), "batch_split", message=message)
             self._counts.resent += len(batch.entries)
             self._batcher.split(batch, alone=False)
         else:

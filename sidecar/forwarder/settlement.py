@@ -15,7 +15,7 @@ import trio
 from sidecar.batching import ENTRY_OVERHEAD, Entry
 from sidecar.forwarder.pacing import Pacing
 from sidecar.journal import DeadLetter, Journal
-from sidecar.logs import get_logger
+from sidecar.logs import FloodLog, get_logger
 from sidecar.metrics import Counts
 from sidecar.protocol.replies import OK
 from sidecar.upstream.refusals import Meaning, meaning, reply_line
@@ -46,6 +46,7 @@ class Settlement:
         journal: Journal | None,
         pacing: Pacing,
         counts: Counts,
+        floods: FloodLog,
         *,
         settled: Callable[[], object],
         room: Callable[[], object],
@@ -53,6 +54,7 @@ class Settlement:
         self._journal = journal
         self._pacing = pacing
         self._counts = counts
+        self._floods = floods
         self._settled = settled
         self._room = room
         self._deleting = 0
@@ -123,13 +125,13 @@ class Settlement:
         """An acknowledged job that upstream refused for good becomes a dead letter."""
         attempts = entry.tries + 1
         self._counts.reject(entry.jid, entry.payload, text, dead=True)
-        log.error(
-            "job_dead",
-            message=f"Faktory refused an acknowledged job for good: {text}",
-            jid=entry.jid,
-            attempts=attempts,
-            kept=entry.stored,
-        )
+        message = f"Faktory refused an acknowledged job for good: {text}"
+        if entry.stored:
+            self._floods.error(
+                trio.current_time(), "job_dead", message=message, jid=entry.jid, attempts=attempts, kept=True
+            )
+        else:  # the log is the only place that knows it, so none is summed up
+            log.error("job_dead", message=message, jid=entry.jid, attempts=attempts, kept=False)
         if entry.stored and self._journal is not None:
             letter = DeadLetter(entry.id, entry.jid, text, attempts, entry.payload, time.time())
             self._journal.bury([letter])

@@ -143,6 +143,10 @@ class FloodLog:
         """
         self._write(now, "warning", event, message, key, fields)
 
+    def error(self, now: float, event: str, *, message: str, key: str = "", **fields: object) -> None:
+        """As `log.error`, for one of many alike."""
+        self._write(now, "error", event, message, key, fields)
+
     def info(self, now: float, event: str, *, message: str, key: str = "", **fields: object) -> None:
         """As `log.info`, for one of many alike."""
         self._write(now, "info", event, message, key, fields)
