@@ -183,3 +183,19 @@ def test_dead_letters(faktory_factory: Any, sidecar_process: SidecarFactory, chr
     said = sidecar.wait_for_event("job_dead")
     assert "WRONGTYPE" in said["message"]
     assert SECRET not in sidecar.log_text()
+
+
+def test_a_flood_of_dead_letters_does_not_flood_the_log(faktory_factory: Any, sidecar_process: SidecarFactory) -> None:
+    faktory = faktory_factory()
+    sidecar = sidecar_process(faktory.url)
+    faktory.redis("SET", "poisoned", "no list")
+    faktory.redis("SET", "q:poisoned", "no list")
+    with sidecar.client() as client:
+        client.push_bulk([job(number, queue="poisoned") for number in range(300)])
+    wait_for(lambda: metric(sidecar.http_port, "journal_dead_letters") == 300, what="dead letters")
+    sidecar.terminate()
+    assert sidecar.wait() == 0
+    *single, summary = sidecar.events("job_dead")
+    assert len(single) == 5
+    assert summary["left_out"] == 295
+    assert summary["level"] == "error"
