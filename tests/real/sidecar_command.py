@@ -39,9 +39,17 @@ class SidecarProcess:
         directory: where the log and the journal go.
         settings: environment variables, on top of free loopback ports and JSON logs.
         arguments: the command line after `python -m sidecar`.
+        program: a module to run in place of `sidecar`.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, str], arguments: Sequence[str] = ("serve",)) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, str],
+        arguments: Sequence[str] = ("serve",),
+        *,
+        program: str = "sidecar",
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._log_path = directory / "sidecar.log"
         self.password = settings.get("SIDECAR_LISTEN_PASSWORD")
@@ -53,7 +61,7 @@ class SidecarProcess:
         }
         with self._log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sidecar", *arguments],
+                [sys.executable, "-m", program, *arguments],
                 env=clean_environment(defaults | dict(settings)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

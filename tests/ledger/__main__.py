@@ -1,0 +1,31 @@
+"""`python -m tests.ledger --cycles 200`: kill the sidecar so often, and count what is lost and what is doubled."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+
+from tests.ledger.driver import drive
+
+
+def main() -> int:
+    """Run; 1 when a job was lost."""
+    parser = argparse.ArgumentParser(prog="python -m tests.ledger", description=__doc__)
+    parser.add_argument("--cycles", type=int, default=200, help="kills (default 200)")
+    parser.add_argument("--round", type=int, default=25, help="kills between two counts (default 25)")
+    parser.add_argument("--seed", type=int, default=None, help="of an earlier run, to repeat its decisions")
+    options = parser.parse_args()
+    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    started = time.monotonic()
+    total = drive(options.cycles, seed=seed, per_round=options.round)
+    print(
+        f"\n{total.acknowledged:,} jobs acknowledged over {total.kills} kill -9: {total.lost} lost, "
+        f"{total.duplicates:,} sent twice (bound {total.bound:,}); {time.monotonic() - started:.0f} s"
+    )
+    return 1 if total.lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
