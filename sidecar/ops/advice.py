@@ -102,7 +102,7 @@ def _why_thin(batches: BatchFacts) -> str:
     if batches.passed > batches.taken:
         return (
             "Most commands are passed on as they are, because Faktory might refuse them: jobs whose fields aren't as "
-            "Faktory documents them. The docs on doubtful jobs say which."
+            "Faktory documents them. docs/troubleshooting.md says which."
         )
     calm = (
         f"Batches leave by timeout, because only {rate_text(rate)} jobs/s come: {arriving:.1f} in the "

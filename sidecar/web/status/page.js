@@ -163,7 +163,7 @@
   };
   function series(name, lines, label) {
     const at = id(name), width = at.clientWidth, height = 150, left = 46, bottom = 20, top = 8;
-    if (!width) return;
+    if (width < left * 2) return; // no layout yet
     const now = state.now ? Math.round(state.now.at) : 0;
     const points = state.points.filter((point) => point[0] > now - SPAN);
     const most = nice(Math.max(1, ...lines.flatMap((line) => points.map((point) => point[line.column]))));
@@ -222,7 +222,7 @@
     const sums = buckets.map((bucket) => bucket.counts.reduce((a, b) => a + b, 0));
     const total = sums.reduce((a, b) => a + b, 0);
     const at = id("plot-batches"), width = at.parentElement.clientWidth - 36, height = 150, bottom = 34, top = 18;
-    if (!width) return;
+    if (width < 100) return; // no layout yet
     const key = JSON.stringify([sizes, width, limit]);
     if (at.dataset.key === key) return;
     at.dataset.key = key;
