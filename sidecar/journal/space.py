@@ -21,10 +21,12 @@ RESERVE_BYTES = 16 * MIB
 WAL_LIMIT = 16 * MIB
 """Above this the WAL file is cut back to nothing; the bound leaves so much room for it."""
 CHECKPOINT_DUE = 4 * MIB
-VACUUM_PAGES = 500
-"""Pages given back in one step, 2 MiB: one big vacuum would write a WAL as large as the database."""
 VACUUM_DUE = 256
 """Free pages (1 MiB) that are not worth giving back."""
+VACUUM_WHOLE = 4 * MIB
+"""Live bytes up to which the whole file is written anew: that costs as much WAL, and some 20 ms."""
+VACUUM_PAGES = 25
+"""Pages given back in one step else, some 5 ms: SQLite looks for each through the list of free pages."""
 ROW_OVERHEAD = 48
 """Bytes a job takes beside its payload, about: mark, id, cell and page headers."""
 
@@ -138,6 +140,16 @@ class Space:
             return False
         over = self._file > self.max_bytes - RESERVE_BYTES - WAL_LIMIT
         return empty or over or self._file > 2 * self.live
+
+    def vacuum(self, store: Store) -> None:
+        """Gives free pages back: all of them where little is stored, else a few."""
+        if self.live <= VACUUM_WHOLE:
+            store.write_anew()
+            store.checkpoint(truncate=True)
+            self.wal = 0
+        else:
+            store.give_back(VACUUM_PAGES)
+            self.wal += 2 * VACUUM_PAGES * PAGE_BYTES
 
 
 def _size(path: Path) -> int:

@@ -292,6 +292,10 @@ class Store:
         """Returns up to so many free pages to the file system, by moving the last ones forward."""
         self.db.executescript(f"PRAGMA incremental_vacuum({pages})")
 
+    def write_anew(self) -> None:
+        """Writes the whole database anew, without free pages."""
+        self.db.execute("VACUUM")
+
     def probe(self) -> None:
         """A small commit that is really written (an UPDATE to the same value isn't): raises when the disk refuses."""
         self.set_setting("probed", f"{time.time():.6f}")

@@ -21,7 +21,7 @@ from sidecar.journal.pending import Pending
 from sidecar.journal.reading import Counts
 from sidecar.journal.recovery import Recovery, rebuild
 from sidecar.journal.requests import News, Request
-from sidecar.journal.space import CHECKPOINT_DUE, VACUUM_PAGES, WAL_LIMIT, Space
+from sidecar.journal.space import CHECKPOINT_DUE, WAL_LIMIT, Space
 from sidecar.journal.store import Change, Store
 from sidecar.logs import get_logger
 
@@ -29,7 +29,7 @@ log = get_logger()
 
 UPKEEP_EVERY = 1.0
 VACUUM_EVERY = 0.1
-"""Seconds between steps of giving space back while jobs come and go; each step holds commits up for some 10 ms."""
+"""Seconds between steps of giving space back while jobs come and go."""
 MEND_FIRST, MEND_LAST = 0.05, 1.0
 """Seconds between attempts to mend: the first, doubled up to the last."""
 STOP_PATIENCE = 2.0
@@ -317,9 +317,10 @@ class Writer:
             self._store.checkpoint(truncate=True)
             self._space.wal = 0
         if self._space.vacuum_due(empty=empty):
-            self._store.give_back(VACUUM_PAGES)
-            self._store.checkpoint(truncate=True)
-            self._upkeep_at = now if empty else now + VACUUM_EVERY
+            self._space.vacuum(self._store)
+            if self._space.wal >= CHECKPOINT_DUE:
+                self._checkpoint()
+            self._upkeep_at = now if self._queue.empty() and not self._pending.unwritten else now + VACUUM_EVERY
         self._say()
 
     def _look_at_head(self) -> None:

@@ -145,9 +145,14 @@ async def test_a_damaged_job_is_never_sent(tmp_path: Path) -> None:
         assert (journal.waiting, journal.damaged) == (2, 1)
 
 
-async def test_a_flipped_first_page_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("anew", [False, True])
+async def test_a_flipped_first_page_loses_nothing(tmp_path: Path, *, anew: bool) -> None:
     async with running(tmp_path) as journal:
         await appended(journal, [payload(n) for n in range(300)])
+    if anew:
+        store = Store(tmp_path)
+        store.write_anew()
+        store.close()
     for place in (0, 17, 30, 60, 69, 101, 1500):
         flip(tmp_path / "journal.db", place, 1)
         async with running(tmp_path) as journal:

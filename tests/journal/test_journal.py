@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,20 @@ import trio
 
 from sidecar.errors import Refusal, StartError
 from sidecar.journal import DeadLetter, Journal
-from tests.journal.running import BOUND, UPSTREAM, appended, payload, running, settled
+from tests.journal.running import (
+    BOUND,
+    MIB,
+    UPSTREAM,
+    Answer,
+    appended,
+    everything,
+    number_of,
+    opened,
+    payload,
+    running,
+    settled,
+    until,
+)
 
 
 async def test_appended_jobs_come_back_in_order(tmp_path: Path) -> None:
@@ -113,3 +128,88 @@ async def test_a_second_owner_is_told_who_the_first_is(tmp_path: Path) -> None:
     async with running(tmp_path):
         with pytest.raises(StartError, match=r"in use by pid \d+ on .+ since 20"):
             Journal.open(tmp_path, upstream=UPSTREAM, max_bytes=BOUND)
+
+
+@pytest.mark.slow
+async def test_disk_use_returns_to_a_floor(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        first = await appended(journal, [payload(n, 1000) for n in range(20_000)])
+        await until(lambda: journal.size > 30 * MIB)
+        await settled(journal, range(first, first + 20_000))
+        await until(lambda: journal.size < 17 * MIB)
+        assert await appended(journal, [payload(0)]) == 20_001
+
+
+@pytest.mark.slow
+async def test_a_backlog_above_a_lowered_bound_drains(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        await appended(journal, [payload(n, 1000) for n in range(20_000)])
+    async with running(tmp_path, max_bytes=40 * MIB) as journal:
+        with pytest.raises(Refusal, match="journal full"):
+            await appended(journal, [payload(0)])
+        assert len(await everything(journal)) == 20_000
+        await settled(journal, range(1, 20_001))
+        await until(lambda: journal.fault is None)
+        await appended(journal, [payload(0)])
+
+
+async def test_an_append_larger_than_a_transaction_is_stored_whole(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        first = await appended(journal, [payload(n, 100_000) for n in range(150)])
+        assert await appended(journal, [payload(150)]) == first + 150
+        assert [number_of(row) for row in await everything(journal)] == list(range(151))
+        assert journal.waiting == 151
+
+
+async def test_an_unwritable_directory_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match=r"can't be opened: .*SIDECAR_JOURNAL_DIR") as error:
+        opened(tmp_path / "file")
+    assert "\n" not in str(error.value)
+
+
+async def test_jobs_settled_alone_are_deleted_soon(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        await appended(journal, [payload(n) for n in range(10)])
+        with trio.fail_after(2):
+            await settled(journal, [1, 2, 3])
+        assert journal.waiting == 7
+
+
+async def test_an_unclean_stop_is_known(tmp_path: Path) -> None:
+    directory, copy = tmp_path / "journal", tmp_path / "copy"
+    async with running(directory) as journal:
+        await appended(journal, [payload(n) for n in range(10)])
+        shutil.copytree(directory, copy)
+    async with running(copy) as journal:
+        assert journal.recovery.unclean
+        assert journal.recovery.jobs == 10
+
+
+async def test_what_comes_after_the_end_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        pass
+    answer = Answer()
+    journal.append([payload(0)], [1], answer)
+    assert answer.refusal is not None
+    assert journal.fault == "the journal is closed"
+
+
+async def test_the_origins_of_an_earlier_run_are_forgotten(tmp_path: Path) -> None:
+    async with running(tmp_path) as journal:
+        await appended(journal, [payload(0)], origin=5)
+    async with running(tmp_path) as journal:
+        await appended(journal, [payload(1)], origin=5)
+        assert [row.origin for row in await everything(journal)] == [0, 5]
+        assert [row.origin for row in await journal.fetch([1, 2])] == [0, 5]
+
+
+@pytest.mark.slow
+async def test_a_million_jobs_open_at_once_and_take_no_memory(tmp_path: Path) -> None:
+    async with running(tmp_path, max_bytes=1 << 30) as journal:
+        for _ in range(100):
+            await appended(journal, [payload(n) for n in range(10_000)])
+    started = time.monotonic()
+    journal = opened(tmp_path, max_bytes=1 << 30)
+    assert time.monotonic() - started < 2
+    assert journal.recovery.jobs == 1_000_000
