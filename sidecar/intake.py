@@ -122,8 +122,7 @@ class Intake:
             self._counts.take(edge, "confirmed", len(jobs))
             self._confirm(jobs, origin, done, linger=linger)
         elif self._storing is not None:
-            self._counts.take(edge, "coalesced", len(jobs))
-            self._store(jobs, origin.epoch, done, linger)
+            self._store(jobs, origin.epoch, done, linger, edge)
         else:
             self._counts.take(edge, "coalesced", len(jobs))
             epoch = origin.epoch
@@ -147,7 +146,7 @@ class Intake:
                 self._lone = len(turn.parts) == 1
                 turn.hand_over()
 
-    def _store(self, jobs: Sequence[Job], epoch: Epoch, done: Done, linger: bool) -> None:
+    def _store(self, jobs: Sequence[Job], epoch: Epoch, done: Done, linger: bool, edge: str) -> None:
         idle = not self._uncommitted
         self._uncommitted += len(jobs)
         epoch.unsettled += len(jobs)
@@ -158,7 +157,7 @@ class Intake:
             if not (idle and self._lone):
                 self._turn = turn
                 self._turn_over.set()
-        turn.parts.append((jobs, epoch, done))
+        turn.parts.append((jobs, epoch, done, edge))
         turn.linger &= linger
         if turn is not self._turn:
             turn.hand_over()
@@ -167,11 +166,12 @@ class Intake:
         """The journal has a turn's jobs on disk, or hasn't."""
         entries: list[Entry] = []
         now, job_id, jobs_in_all = trio.current_time(), turn.first, 0
-        for jobs, epoch, _ in turn.parts:
+        for jobs, epoch, _, edge in turn.parts:
             jobs_in_all += len(jobs)
             if refusal is not None:
                 epoch.settle(len(jobs))
                 continue
+            self._counts.take(edge, "coalesced", len(jobs))
             for job in jobs:
                 entries.append(Entry(job_id, job.payload, job.jid, epoch, now, None, True))
                 job_id += 1
@@ -279,7 +279,7 @@ class Turn:
     """The jobs of one turn of the event loop, on their way to the disk: one commit, one answer to each command.
 
     Attributes:
-        parts: of each command its jobs, their epoch, and who is told.
+        parts: of each command its jobs, their epoch, who is told, and the edge that it came by.
         linger: whether all of them do.
         first: the id of the first job, once they were handed over.
     """
@@ -289,7 +289,7 @@ class Turn:
     def __init__(self, intake: Intake, journal: Journal) -> None:
         self._intake = intake
         self._journal = journal
-        self.parts: list[tuple[Sequence[Job], Epoch, Done]] = []
+        self.parts: list[tuple[Sequence[Job], Epoch, Done, str]] = []
         self.linger = True
         self.answered = False
         self.first = 0
@@ -298,7 +298,7 @@ class Turn:
         """Give the jobs to the journal."""
         payloads: list[bytes] = []
         origins: list[int] = []
-        for jobs, epoch, _ in self.parts:
+        for jobs, epoch, _, _ in self.parts:
             payloads += [job.payload for job in jobs]
             origins += [epoch.number] * len(jobs)
         self.first = self._journal.append(payloads, origins, self._committed)
@@ -311,12 +311,12 @@ class Turn:
     def _answer(self, refusal: Refusal | None) -> None:
         if not self.answered:
             self.answered = True
-            for _, _, done in self.parts:
+            for _, _, done, _ in self.parts:
                 done(refusal)
 
     def expire(self) -> None:
         """The disk takes longer than a producer waits."""
-        self._intake.refuse("slow_disk")
+        self._intake.refuse("slow_disk", sum(len(jobs) for jobs, _, _, _ in self.parts))
         self._answer(SLOW_COMMIT)
 
 
