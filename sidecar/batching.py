@@ -50,6 +50,7 @@ class Entry(msgspec.Struct, eq=False):
         once: never sent a second time by us.
         doubtful: it was sent, and the link was lost before the reply: nobody may say any more that it was not sent.
         tries: refusals of unknown meaning so far; `kills`: links lost with it at the head.
+        suspected_at: jobs that upstream had accepted when it was first suspected of killing the link; -1 before that.
     """
 
     id: int
@@ -64,6 +65,7 @@ class Entry(msgspec.Struct, eq=False):
     doubtful: bool = False
     tries: int = 0
     kills: int = 0
+    suspected_at: int = -1
     place: int = Place.PARKED
 
 

@@ -30,7 +30,8 @@ from sidecar.upstream.refusals import Meaning, meaning
 
 SUSPECT_KILLS, POISON_KILLS = 2, 5
 """Links lost with the same batch at the head: from the first number on it travels alone and is split, until the
-culprit stands alone; at the second it is a dead letter."""
+culprit stands alone; at the second it is a dead letter, if others went through meanwhile: a link that dies of all
+says nothing about a job."""
 
 LOST = Refusal("in doubt: the connection to Faktory was lost before the reply; the job may have been enqueued").line()
 
@@ -343,16 +344,27 @@ class Forwarder:
         """The link was lost with this batch at the head: once is chance, twice is a suspicion."""
         for entry in entries:
             entry.kills += 1
+            if entry.suspected_at < 0:
+                entry.suspected_at = self._counts.delivered
         if not entries:
             return
         kills = max(entry.kills for entry in entries)
         if len(entries) == 1 and batch.alone and kills >= POISON_KILLS and entries[0].verdict is None:
-            self._settlement.bury(entries[0], f"the link was lost {kills} times with this job alone on it")
+            self._convict(entries[0])
         elif kills >= SUSPECT_KILLS:
             batch.entries = entries
             self._batcher.split(batch, alone=True)
         else:
             self._batcher.give_back(entries)
+
+    def _convict(self, entry: Entry) -> None:
+        """Bury a job that kills the link, or let others go first, to see whether they come through."""
+        if self._counts.delivered > entry.suspected_at:
+            self._settlement.bury(
+                entry, f"the link was lost {entry.kills} times with this job, while others went through"
+            )
+        else:
+            self._batcher.offer([entry], linger=False)
 
     def _requeued(self, ids: Sequence[int]) -> None:
         if self._backlog is not None:
