@@ -11,6 +11,8 @@ SOURCE := sidecar tests
 
 # Further arguments: `make demo ARGS='--rtt 100ms'`, `make test ARGS='-k tunnel'`.
 ARGS :=
+# Kills of `make kill-test`.
+CYCLES := 200
 
 .DEFAULT_GOAL := help
 .PHONY: help demo bench check lint format test fast-test parts image clean
@@ -32,6 +34,12 @@ test: lint parts ## everything, against the real Faktory too
 
 fast-test: $(DEV) ## the tests that need neither the real Faktory nor much time
 	@$(BIN)/python -m pytest -q -m 'not slow and not real' $(ARGS)
+
+kill-test: $(DEV) ## kill -9 the sidecar CYCLES times beneath load; what was acknowledged and lost must be nothing
+	@$(BIN)/python -m tests.ledger --cycles $(CYCLES) $(ARGS)
+
+speed-test: $(DEV) ## cost of a long backlog, draining, start, memory and disk use, with a million jobs
+	@$(BIN)/python -m tests.ledger.speed $(ARGS)
 
 lint: $(DEV) ## formatting, lint and types
 	@$(BIN)/ruff format --check $(SOURCE)
