@@ -45,9 +45,8 @@ class ThreadedFaktory:
 
 
 @contextmanager
-def embedded_in_thread(*, password: str | None = None) -> Iterator[ThreadedFaktory]:
-    """Runs an embedded Faktory until the block ends."""
-    server = EmbeddedFaktory(password=password or "")
+def in_thread(server: EmbeddedFaktory) -> Iterator[trio.lowlevel.TrioToken]:
+    """Runs this embedded Faktory on an event loop of its own until the block ends."""
     ready = threading.Event()
     stop = trio.Event()
     token: list[trio.lowlevel.TrioToken] = []
@@ -64,8 +63,16 @@ def embedded_in_thread(*, password: str | None = None) -> Iterator[ThreadedFakto
     thread.start()
     assert ready.wait(10)
     try:
-        yield ThreadedFaktory(server, token[0], password)
+        yield token[0]
     finally:
         trio.from_thread.run_sync(stop.set, trio_token=token[0])
         thread.join(10)
     assert not thread.is_alive()
+
+
+@contextmanager
+def embedded_in_thread(*, password: str | None = None) -> Iterator[ThreadedFaktory]:
+    """Runs an embedded Faktory until the block ends."""
+    server = EmbeddedFaktory(password=password or "")
+    with in_thread(server) as token:
+        yield ThreadedFaktory(server, token, password)
