@@ -94,6 +94,9 @@ class Settlement:
             self._pacing.too_slow(trio.current_time())
         elif kind is not Meaning.FINAL:
             self._pacing.transient(trio.current_time())
+        if kind is not Meaning.FINAL:
+            message = f"Faktory refuses jobs for now: {text}"
+            self._floods.warning(trio.current_time(), "jobs_put_off", message=message, key=text)
         if entry.verdict is not None:
             self._counts.reject(entry.jid, entry.payload, text, dead=False)
             entry.verdict(reply if reply is not None else reply_line(text))

@@ -1,4 +1,4 @@
-"""Five states, each produced for real, each recognised by page, metrics, health and logs alike."""
+"""The states of a sidecar, each produced for real, each recognised by page, metrics, health and logs alike."""
 
 from __future__ import annotations
 
@@ -155,6 +155,8 @@ def test_journal_full(sidecar_process: SidecarFactory, chrome: Browser) -> None:
             look(page, "refusing")
             assert conditions(page) == ["refusing", "upstream_down"]
     assert "journal full" in sidecar.wait_for_event("journal_full")["message"]
+    taken = metric(sidecar.http_port, "jobs_taken_total", edge="fwp", lane="coalesced", mode="disk")
+    assert taken == metric(sidecar.http_port, "journal_jobs") == metric(sidecar.http_port, "jobs_waiting")
 
 
 def test_dead_letters(faktory_factory: Any, sidecar_process: SidecarFactory, chrome: Browser) -> None:
@@ -183,6 +185,24 @@ def test_dead_letters(faktory_factory: Any, sidecar_process: SidecarFactory, chr
     said = sidecar.wait_for_event("job_dead")
     assert "WRONGTYPE" in said["message"]
     assert SECRET not in sidecar.log_text()
+
+
+def test_a_faktory_that_answers_and_takes_no_jobs(
+    faktory_factory: Any, sidecar_process: SidecarFactory, chrome: Browser
+) -> None:
+    faktory = faktory_factory()
+    sidecar = sidecar_process(faktory.url)
+    sidecar.wait_for_event("link_up")
+    faktory.redis("CONFIG", "SET", "maxmemory", "1")
+    with sidecar.client() as client:
+        assert client.push(job(1)) == "OK"
+    wait_for(lambda: condition(sidecar, "stuck"), what="stuck", timeout=40)
+    assert metric(sidecar.http_port, "link_up") == 1
+    assert health(sidecar.http_port, "/readyz")[0] == 200
+    assert_page(chrome, sidecar, "stuck", "takes no jobs", "1 job waiting")
+    assert "OOM" in sidecar.wait_for_event("jobs_put_off")["message"]
+    faktory.redis("CONFIG", "SET", "maxmemory", "0")
+    wait_for(lambda: metric(sidecar.http_port, "jobs_delivered_total"), what="the job is delivered", timeout=20)
 
 
 def test_a_flood_of_dead_letters_does_not_flood_the_log(faktory_factory: Any, sidecar_process: SidecarFactory) -> None:
