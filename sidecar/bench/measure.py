@@ -20,6 +20,7 @@ LOOK_EVERY: Final = 0.01  # seconds between two looks at the queue while the las
 LOOK_SELDOM: Final = 0.1  # and before that
 DELIVERY_PATIENCE: Final = 30.0  # seconds without an arrival after which jobs count as lost
 IDLE_SECONDS: Final = 3.0
+IDLE_AFTER: Final = 0.5  # seconds: the start is over by then
 SETTLED_AFTER: Final = 0.2  # seconds, and a round trip: confirmations are on the disk by then
 
 
@@ -87,9 +88,9 @@ class Meter:
         Raises:
             BenchError: it could not be measured.
         """
-        target = target or self._site.target(row.way, rtt)
         if row.kind is Kind.IDLE:
-            return _idle(row, rtt, target)
+            return self._idle(row, rtt)
+        target = target or self._site.target(row.way, rtt)
         try:
             measured = self._load(row, rtt, target)
         except BenchError:
@@ -157,6 +158,19 @@ class Meter:
         measured = _summed(row, rtt, reports, arrived, before, after)
         return msgspec.structs.replace(measured, spent=spent)
 
+    def _idle(self, row: Row, rtt: float) -> Measured:
+        """What a sidecar that was just started uses while nothing happens."""
+        running = self._site.start_sidecar("idle", self._site.far(rtt), {})
+        try:
+            time.sleep(IDLE_AFTER)
+            before = exact_cpu(running.pid)
+            time.sleep(IDLE_SECONDS)
+            cpu, rss = exact_cpu(running.pid) - before, usage([running.pid]).rss
+        finally:
+            running.close()
+        cores = {"sidecar": round(cpu, 5)}
+        return Measured(row.name, rtt, 0, IDLE_SECONDS, cpu=cores, rss=rss, spent=IDLE_SECONDS)
+
     def _watch(self, target: Target, began: float, expected: int) -> tuple[float | None, str]:
         """Seconds until so many jobs were counted in Faktory, and what is wrong with their number."""
         observer = target.observer
@@ -215,13 +229,3 @@ def _summed(
 def _quantile(replies: list[int], part: float) -> float | None:
     """Of sorted microseconds, in seconds."""
     return replies[min(len(replies) - 1, int(len(replies) * part))] / 1e6 if replies else None
-
-
-def _idle(row: Row, rtt: float, target: Target) -> Measured:
-    """What a sidecar uses while nothing happens."""
-    assert target.pid
-    time.sleep(0.5)
-    before = exact_cpu(target.pid)
-    time.sleep(IDLE_SECONDS)
-    cpu = exact_cpu(target.pid) - before
-    return Measured(row.name, rtt, 0, IDLE_SECONDS, cpu={"sidecar": round(cpu, 5)}, rss=usage([target.pid]).rss)
