@@ -106,6 +106,7 @@ async def test_jobs_for_another_upstream_stop_the_start(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"holds 1 jobs for tcp://upstream\.example:7419, upstream is tcp://b:1"):
         Journal.open(tmp_path, upstream="tcp://b:1", max_bytes=BOUND)
     async with running(tmp_path, upstream="tcp://b:1", adopt=True) as journal:
+        assert not journal.recovery.unclean  # a refused start leaves no mark
         await settled(journal, [1])
     async with running(tmp_path, upstream="tcp://c:1") as journal:
         assert journal.waiting == 0
