@@ -106,7 +106,7 @@ class Journal:
             if store is not None:
                 store.close()
             if lock is not None:
-                lock.release(clean=store is not None and not lock.unclean)
+                lock.release(clean=isinstance(error, StartError) and not lock.unclean)
             if isinstance(error, OSError | sqlite3.Error):
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else error
                 raise StartError(
