@@ -17,8 +17,6 @@ from sidecar.protocol.replies import ProtocolError, bulk_body, error_text
 from sidecar.upstream.dial import Connected, Dialer, DialError
 from sidecar.upstream.pipe import Pipe, PipeLost
 
-REPLY_TIMEOUT = 15.0
-"""Seconds without any reply while one is owed: three times Faktory's own limit for a command."""
 BACKOFF_FIRST, BACKOFF_MAX = 0.25, 15.0
 """Seconds before a reconnect. The longest is short enough that recovery is seen soon after the link is back."""
 STABLE_AFTER = 5.0
@@ -119,8 +117,8 @@ class Link:
             await trio.sleep(1.0)
             now = trio.current_time()
             if pipe.owed:
-                if now - pipe.owed_since > REPLY_TIMEOUT:
-                    raise PipeLost(f"no reply for {REPLY_TIMEOUT:.0f} s")
+                if now - pipe.owed_since > pipe.patience:
+                    raise PipeLost(f"no reply for {pipe.patience:.0f} s")
             elif now - pipe.owed_since > PROBE_EVERY and self.pipe is pipe:
                 self._probe(pipe)
 

@@ -22,6 +22,12 @@ SEND_CHUNK = 256 * 1024
 """Bytes joined for one send: large enough to cost few calls, small enough to be copied twice without notice."""
 
 
+REPLY_TIMEOUT = 15.0
+"""Seconds without any reply while one is owed: three times Faktory's own limit for a command."""
+SLOWEST_LINK = 32 * 1024
+"""Bytes a second that a link must carry at least: on a slower one a large job would be given up and sent for ever."""
+
+
 class PipeLost(Exception):
     """The connection ended. Args: the reason in a few words, for the log."""
 
@@ -39,7 +45,7 @@ class Pipe:
         self._reader = connected.replies
         self._early = connected.early
         self._unasked = unasked
-        self._owed: deque[OnReply] = deque()
+        self._owed: deque[tuple[OnReply, int]] = deque()  # with the size of the command
         self._outgoing: deque[bytes] = deque()
         self._something_to_send = trio.Event()
         self._lost: str | None = None
@@ -56,6 +62,11 @@ class Pipe:
         """Commands without a reply yet."""
         return len(self._owed)
 
+    @property
+    def patience(self) -> float:
+        """Seconds that the oldest unanswered command may take since `owed_since`: a large one takes long to send."""
+        return REPLY_TIMEOUT + (self._owed[0][1] / SLOWEST_LINK if self._owed else 0.0)
+
     def send(self, command: bytes, on_reply: OnReply) -> None:
         """Queue a command (its line end included). Never blocks; on a lost pipe `on_reply(None)` comes at once."""
         if self._lost is not None:
@@ -63,7 +74,7 @@ class Pipe:
             return
         if not self._owed:
             self.owed_since = trio.current_time()
-        self._owed.append(on_reply)
+        self._owed.append((on_reply, len(command)))
         self.write(command)
 
     def write(self, data: bytes) -> None:
@@ -122,7 +133,7 @@ class Pipe:
             self.owed_since = trio.current_time()
         for reply in replies:
             if self._owed:
-                self._owed.popleft()(reply)
+                self._owed.popleft()[0](reply)
             elif self._unasked is not None:
                 self._unasked(reply)
             else:
@@ -131,7 +142,7 @@ class Pipe:
     async def _end(self, reason: str) -> None:
         self._lost = reason
         while self._owed:
-            self._owed.popleft()(None)
+            self._owed.popleft()[0](None)
         await trio.aclose_forcefully(self._stream)
 
 

@@ -14,7 +14,6 @@ import trio
 from sidecar.errors import Refusal
 from sidecar.protocol.replies import error_text
 from sidecar.upstream.dial import Dialer, DialError
-from sidecar.upstream.link import REPLY_TIMEOUT
 from sidecar.upstream.pipe import Pipe, PipeLost
 
 IDLE_END = 60.0
@@ -92,8 +91,8 @@ class SideConnection:
         while True:
             await trio.sleep(1.0)
             quiet = trio.current_time() - pipe.owed_since
-            if pipe.owed and quiet > REPLY_TIMEOUT:
-                raise PipeLost(f"no reply for {REPLY_TIMEOUT:.0f} s")
+            if pipe.owed and quiet > pipe.patience:
+                raise PipeLost(f"no reply for {pipe.patience:.0f} s")
             if not pipe.owed and quiet > IDLE_END:
                 pipe.write(b"END\r\n")
                 raise PipeLost("idle")
