@@ -25,6 +25,7 @@ from sidecar.config import Ack, Settings, host_port, listen_context
 from sidecar.deadlines import Deadlines
 from sidecar.errors import StartError
 from sidecar.forwarder import Forwarder
+from sidecar.forwarder.settlement import SETTLE_BUFFER
 from sidecar.intake import Intake
 from sidecar.journal import Journal
 from sidecar.journal.schema import DB_NAME
@@ -91,6 +92,9 @@ class Sidecar:
             floods=self.floods,
         )
         self.report = LinkReport(self.link, self.forwarder, self.counts, self.floods, self.mode)
+        if journal is not None and journal.recovery.unclean:
+            at_most = settings.pipeline_depth * settings.batch_max_size + SETTLE_BUFFER
+            self.report.after_a_crash(journal.waiting, at_most=at_most)
         self.side = SideConnection(self.dialer)
         self.intake = Intake(
             self.forwarder,

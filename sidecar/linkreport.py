@@ -28,6 +28,27 @@ class LinkReport:
         self._mode = mode
         self._in_doubt = 0
 
+    def after_a_crash(self, waiting: int, *, at_most: int) -> None:
+        """The last run was not stopped: some of the jobs that wait may be upstream already.
+
+        Args:
+            waiting: jobs in the journal.
+            at_most: so many can have been sent without their deletion being committed.
+        """
+        doubt = min(waiting, at_most)
+        if not doubt:
+            return
+        self._counts.in_doubt += doubt
+        self._in_doubt = self._counts.in_doubt
+        self._floods.warning(
+            trio.current_time(),
+            "crash_in_doubt",
+            message=f"The last run ended without a stop: of {waiting:,} jobs in the journal up to {doubt:,} may be "
+            "in Faktory already, and will be there twice",
+            in_doubt=doubt,
+            waiting=waiting,
+        )
+
     def changed(self) -> None:
         """The link came up or went down; called after the forwarder has heard of it."""
         link, now = self._link, trio.current_time()
