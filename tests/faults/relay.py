@@ -20,6 +20,8 @@ class Relay:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self.mute = False
+        """While true, what the server says is thrown away."""
         self.port: int = self._listener.getsockname()[1]
 
     def half_close(self) -> None:
@@ -57,23 +59,25 @@ class Relay:
             server = socket.create_connection(("127.0.0.1", self._target))
             self._pairs.append((client, server))
             for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=_carry, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
 
-
-def _carry(source: socket.socket, sink: socket.socket) -> None:
-    """Carry bytes one way; when the sink takes no more they are thrown away, as by a peer that only reads."""
-    while True:
-        try:
-            data = source.recv(65536)
-        except OSError:
-            data = b""
-        if not data:
-            _shut(sink, socket.SHUT_WR)
-            return
-        try:
-            sink.sendall(data)
-        except OSError:
-            continue
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        """Carry bytes one way; when the sink takes no more they are thrown away, as by a peer that only reads."""
+        said_by_server = any(source is server for _, server in self._pairs)
+        while True:
+            try:
+                data = source.recv(65536)
+            except OSError:
+                data = b""
+            if not data:
+                _shut(sink, socket.SHUT_WR)
+                return
+            if said_by_server and self.mute:
+                continue
+            try:
+                sink.sendall(data)
+            except OSError:
+                continue
 
 
 def _shut(end: socket.socket, how: int) -> None:

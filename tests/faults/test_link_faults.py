@@ -232,3 +232,20 @@ def test_a_job_whose_reply_is_lost_is_never_called_not_sent(
         assert client.raw_reply().startswith(b"-ERR in doubt: ")
         assert client.raw_call('PUSH {"jid":"never-was-sent","jobtype":"T","args":[]}').startswith(b"-ERR not sent: ")
     assert [job["jid"] for job in server.stored()] == ["before-it-all", "reply-is-lost"]
+
+
+@pytest.mark.slow
+def test_a_job_that_takes_longer_to_send_than_a_reply_may_take(
+    faktory_factory: FaktoryFactory, toxiproxy: Toxiproxy, sidecar_process: SidecarFactory
+) -> None:
+    """3 MB at 100 kB/s: the link is not given up while it is still busy with the job, and nothing is sent twice."""
+    server = faktory_factory()
+    link = toxiproxy.link(server.port)
+    sidecar = sidecar_process(server.url_at(link.port), {"SIDECAR_HTTP_LISTEN": "off"})
+    sidecar.wait_for_event("link_up")
+    link.bandwidth(100)
+    with sidecar.client() as client:
+        assert client.push({"jid": "a-large-one", "jobtype": "T", "args": ["x" * 3_000_000]}) == "OK"
+        assert client.push({"jid": "a-small-one", "jobtype": "T", "args": []}) == "OK"
+    wait_for(lambda: len(server.stored()) == 2, what="both arrive", timeout=80)
+    assert not sidecar.events("link_down")

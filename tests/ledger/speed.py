@@ -27,6 +27,8 @@ JOB_BYTES = 1_000
 BULK = 1_000
 SERIAL = 1_500
 """Serial pushes that are timed at each backlog."""
+ROUNDS = 4
+"""Times that it is measured; the best counts, because other programs only make it worse."""
 LIMIT_JOBS = 60_000
 """Jobs that the raw client pushes to find the link's limit."""
 RSS_TARGET = 150.0  # MiB
@@ -54,17 +56,25 @@ def fill(port: int, first: int, jobs: int) -> float:
     return time.monotonic() - started
 
 
-def serial(port: int, first: int) -> float:
-    """Microseconds a job, one push after the other: the median of fifteen pieces."""
+def serial(process: SidecarProcess, first: int) -> tuple[float, float]:
+    """Microseconds a job, one push after the other: by the clock (the median of fifteen pieces), and of CPU."""
     pieces: list[float] = []
-    with RawClient(port, timeout=30) as client:
+    with RawClient(process.port, timeout=30) as client:
+        used = cpu_seconds(process)
         for piece in range(15):
             lines = [f"PUSH {job(first + piece * 100 + n)}\r\n".encode() for n in range(SERIAL // 15)]
             started = time.perf_counter()
             for line in lines:
                 assert client.raw_call(line) == b"+OK\r\n"
             pieces.append((time.perf_counter() - started) / len(lines) * 1e6)
-    return sorted(pieces)[len(pieces) // 2]
+        used = cpu_seconds(process) - used
+    return sorted(pieces)[len(pieces) // 2], used / SERIAL * 1e6
+
+
+def cpu_seconds(process: SidecarProcess) -> float:
+    """What the process has used so far: unlike the clock, other programs don't touch it much."""
+    stat = Path(f"/proc/{process.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def link_limit(port: int) -> float:
@@ -130,8 +140,7 @@ class Speed:
         limit = self._limit(server, link)
         link.disable()
         process = self._start(server, link)
-        costs = self._costs(process)
-        self._check("cost of a push, largest over least", max(costs) / min(costs), at_most=1.15)
+        self._costs(process)
         self._check("memory with the backlog (MiB)", rss(process), at_most=RSS_TARGET)
         self._check("memory at most so far (MiB)", rss(process, "VmHWM"), at_most=RSS_TARGET)
         say(f"disk use with the backlog: {disk_use(self._journal):,.0f} MiB")
@@ -156,18 +165,24 @@ class Speed:
         server.flush()
         return limit
 
-    def _costs(self, process: SidecarProcess) -> list[float]:
-        costs: list[float] = []
+    def _costs(self, process: SidecarProcess) -> None:
+        clock: list[float] = []
+        cpu: list[float] = []
         for backlog in sorted({1_000, 100_000, self._jobs}):
-            seconds, jobs = 0.0, backlog - self._number
-            if jobs > 0:
+            if (jobs := backlog - self._number) > 0:
                 seconds = fill(process.port, self._number, jobs)
                 self._number += jobs
-            costs.append(serial(process.port, self._number))
-            self._number += SERIAL
-            rate = f", filled at {jobs / seconds:,.0f} jobs/s" if jobs > 0 else ""
-            say(f"backlog {backlog:>9,}: {costs[-1]:6.0f} us a serial push{rate}, {rss(process):.0f} MiB")
-        return costs
+                say(f"filled up to {backlog:,} jobs at {jobs / seconds:,.0f} jobs/s, {rss(process):.0f} MiB")
+            for _ in range(ROUNDS):
+                one, other = serial(process, self._number)
+                self._number += SERIAL
+                clock.append(one)
+                cpu.append(other)
+            best = min(clock[-ROUNDS:]), min(cpu[-ROUNDS:])
+            clock[-ROUNDS:], cpu[-ROUNDS:] = [best[0]], [best[1]]
+            say(f"backlog {backlog:>9,}: a serial push takes {best[0]:,.0f} us, {best[1]:,.0f} us of CPU")
+        self._check("cost of a push by the clock, largest over least", max(clock) / min(clock), at_most=1.15)
+        self._check("cost of a push in CPU time, largest over least", max(cpu) / min(cpu), at_most=1.15)
 
     def _drain(self, process: SidecarProcess, server: RealFaktory, link: Link, limit: float) -> None:
         link.enable()

@@ -98,6 +98,8 @@ def test_killed_at_every_step(faktory_factory: FaktoryFactory, toxiproxy: Toxipr
         assert not life.process.events("journal_damaged"), point
     last = SidecarProcess(tmp_path / "last", environment)
     last.wait_until_listening()
+    doubts = [record["in_doubt"] for record in last.events("crash_in_doubt")]
+    assert all(0 < doubt <= DEPTH * BATCH + SETTLE_BUFFER for doubt in doubts), doubts
     last.terminate()
     assert last.wait(DRAIN + 20) == 0
     assert last.events("stopped")[0]["message"] == "Stopped. No job is left behind."
