@@ -92,9 +92,6 @@ class Sidecar:
             floods=self.floods,
         )
         self.report = LinkReport(self.link, self.forwarder, self.counts, self.floods, self.mode)
-        if journal is not None and journal.recovery.unclean:
-            at_most = settings.pipeline_depth * settings.batch_max_size + SETTLE_BUFFER
-            self.report.after_a_crash(journal.waiting, at_most=at_most)
         self.side = SideConnection(self.dialer)
         self.intake = Intake(
             self.forwarder,
@@ -107,7 +104,7 @@ class Sidecar:
             counts=self.counts,
         )
         if journal is not None:
-            journal.on_commit = self.counts.committed
+            self._take_over(journal)
         self.pulse = Pulse(self.counts, self.intake, self.forwarder, self.link)
         self.gauge = Gauge(
             settings,
@@ -123,6 +120,13 @@ class Sidecar:
         self.drain = Drain(
             settings, self.intake, self.link, self.counts, self.forwarder.hurry, stored=self.mode is Ack.DISK
         )
+
+    def _take_over(self, journal: Journal) -> None:
+        """Count what the journal does, and say what an earlier run's crash left in doubt."""
+        journal.on_commit = self.counts.committed
+        if journal.recovery.unclean:
+            at_most = self.settings.pipeline_depth * self.settings.batch_max_size + SETTLE_BUFFER
+            self.report.after_a_crash(journal.waiting, at_most=at_most)
 
     def services(self) -> Services:
         """What local connections work with."""
