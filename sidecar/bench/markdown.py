@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from sidecar.bench.results import OURS, REPLY_TIMES, Results, cpu_per_million, median, speed
+from sidecar.bench.results import OURS, REPLY_TIMES, Results, cpu_per_million, median, others_at, speed
 from sidecar.bench.rows import ROWS, Kind
 from sidecar.bench.show import figure, verdict_cells
 from sidecar.bench.targets import MIB
@@ -75,20 +75,16 @@ def machine(results: Results) -> str:
     """What was measured, where and how."""
     one = results.machine
     trips = ", ".join(f"{asked * 1000:g} ms: {real * 1000:.1f} ms" for asked, real in results.trips.items())
+    others = ", ".join(f"{rtt * 1000:g} ms: {others_at(results, rtt):.1f}" for rtt in results.trips)
     return "\n".join(
         [
             f"*   `{one.command}`, {one.date}, faktory-sidecar {one.version}, {len(results.rounds)} rounds, median",
             f"*   {one.cores} cores ({one.processor}), {one.memory / 2**30:.0f} GiB, {one.system}, {one.python}, "
             f"{one.file_system}",
             f"*   {results.faktory}; links by {results.links}; round trips as asked for and as measured: {trips}",
-            f"*   what else ran on the machine meanwhile used {_others(results):.2f} cores (median of all rows)",
+            f"*   cores that other programs used meanwhile (medians): {others}",
         ]
     )
-
-
-def _others(results: Results) -> float:
-    every = [one for measured in results.rounds for one in measured]
-    return median(every, lambda one: one.cpu.get("others", 0.0) / one.spent if one.spent else None) or 0.0
 
 
 def readme(results: Results) -> str:

@@ -78,6 +78,12 @@ def _cpu(one: Measured, parts: Sequence[str]) -> float:
     return sum(one.cpu.get(part, 0.0) for part in parts)
 
 
+def others_at(results: Results, rtt: float) -> float:
+    """Cores that other programs used while the rows at a round trip were measured, the median."""
+    every = [one for measured in results.rounds for one in measured if one.rtt == rtt]
+    return median(every, lambda one: one.cpu.get("others", 0.0) / one.spent if one.spent else None) or 0.0
+
+
 def write_json(results: Results, path: Path) -> None:
     """Writes all of it, with a few medians for those who only want these."""
     rows: list[dict[str, Any]] = []
