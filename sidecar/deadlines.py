@@ -1,10 +1,11 @@
 """One clock for all answers: what is owed for longer than the limit is answered by us.
 
-Every command gets the same time, so the queue is in order of its deadlines and costs one append a command.
+Every command gets the same time from its arrival, so nearly all of them join the end of the queue of deadlines.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Protocol
 
@@ -36,27 +37,34 @@ class Deadlines:
     def __init__(self, limit: float = ANSWER_WITHIN) -> None:
         self.limit = limit
         self._queue: deque[tuple[float, Owed]] = deque()
-        self._idle: trio.Event | None = None
+        self._changed = trio.Event()  # something is due earlier than all else
 
-    def add(self, owed: Owed) -> None:
-        """Start the clock for an answer."""
+    def add(self, owed: Owed, *, since: float | None = None) -> None:
+        """Start the clock for an answer.
+
+        Args:
+            since: when the command arrived (trio's clock); now, by default. One that had to wait for the replies before
+                it has less time left, or none.
+        """
         queue = self._queue
         while queue and queue[0][1].answered:
             queue.popleft()
-        queue.append((trio.current_time() + self.limit, owed))
-        if self._idle is not None:
-            self._idle.set()
-            self._idle = None
+        due = (trio.current_time() if since is None else since) + self.limit
+        later: list[tuple[float, Owed]] = []
+        while queue and queue[-1][0] > due:
+            later.append(queue.pop())
+        queue.append((due, owed))
+        if len(queue) == 1:
+            self._changed.set()
+        queue.extend(reversed(later))
 
     async def run(self) -> None:
         """Expire what is due, until cancelled."""
         while True:
+            self._changed = trio.Event()
             while self._queue and (self._queue[0][1].answered or self._queue[0][0] <= trio.current_time()):
                 _, owed = self._queue.popleft()
                 if not owed.answered:
                     owed.expire()
-            if self._queue:
-                await trio.sleep_until(self._queue[0][0])
-            else:
-                self._idle = trio.Event()
-                await self._idle.wait()
+            with trio.move_on_at(self._queue[0][0] if self._queue else math.inf):
+                await self._changed.wait()

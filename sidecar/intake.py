@@ -112,15 +112,25 @@ class Intake:
         return Refusal(f"not sent: {reason}", retry=True) if reason is not None else None
 
     def submit(
-        self, jobs: Sequence[Job], origin: Origin, done: Done, *, linger: bool = True, edge: str = "fwp"
+        self,
+        jobs: Sequence[Job],
+        origin: Origin,
+        done: Done,
+        *,
+        linger: bool = True,
+        edge: str = "fwp",
+        since: float | None = None,
     ) -> None:
         """Take jobs of one origin, all of one kind (`confirmed` or not); `done` is called once with their verdicts.
 
         The caller has made sure that there is room (`refusal_reason`, `room`).
+
+        Args:
+            since: when the command arrived (trio's clock), from which on the time for a verdict runs; now, by default.
         """
         if self._confirming or jobs[0].confirmed:
             self._counts.take(edge, "confirmed", len(jobs))
-            self._confirm(jobs, origin, done, linger=linger)
+            self._confirm(jobs, origin, done, linger=linger, since=since)
         elif self._storing is not None:
             self._store(jobs, origin.epoch, done, linger, edge)
         else:
@@ -224,13 +234,13 @@ class Intake:
         self._last_id += len(jobs)
         return [Entry(first + i, job.payload, job.jid, epoch, now) for i, job in enumerate(jobs)]
 
-    def _confirm(self, jobs: Sequence[Job], origin: Origin, done: Done, *, linger: bool) -> None:
+    def _confirm(self, jobs: Sequence[Job], origin: Origin, done: Done, *, linger: bool, since: float | None) -> None:
         epoch = origin.epoch
         ticket = Ticket(self, done, self._entries(jobs, epoch))
         for entry, job in zip(ticket.entries, jobs, strict=True):
             entry.once = job.confirmed
             entry.single = job.confirmed or (self.legacy and linger)
-        self._deadlines.add(ticket)
+        self._deadlines.add(ticket, since=since)
         if jobs[0].confirmed and not self._confirming:
             self._after_earlier(ticket, origin)
         else:

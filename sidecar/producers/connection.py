@@ -88,6 +88,7 @@ class Connection:
         self._way: Way = services.side
         self._hello = Hello({})
         self._tunnel: Tunnel | None = None
+        self._arrived = trio.current_time()  # when the commands came that are being carried out
         self._passed = 0  # commands on their way to upstream, unanswered
 
     async def run(self) -> None:
@@ -223,6 +224,7 @@ class Connection:
             data = await self._channel.receive()
             if not data:
                 break
+            self._arrived = trio.current_time()
             try:
                 lines = self._lines.feed(data)
             except LineTooLong as error:
@@ -287,7 +289,11 @@ class Connection:
             return
         if bulk:
             slot = self._replies.slot()
-            intake.submit(jobs, self._origin, lambda verdicts: slot.fill(_map_reply(jobs, verdicts)), linger=False)
+
+            def answer(verdicts: Verdicts) -> None:
+                slot.fill(_map_reply(jobs, verdicts))
+
+            intake.submit(jobs, self._origin, answer, linger=False, since=self._arrived)
             return
         slot = self._replies.slot(len(jobs))
 
@@ -299,7 +305,7 @@ class Connection:
             else:
                 slot.fill(b"".join(verdicts))
 
-        intake.submit(jobs, self._origin, done)
+        intake.submit(jobs, self._origin, done, since=self._arrived)
 
     def _pass(self, line: bytes, verb: bytes) -> None:
         """Send a command to upstream as it is."""
@@ -315,7 +321,13 @@ class Connection:
             slot.fill(reply)
 
         command = PassedCommand(
-            line, answer, self._way, intake=services.intake, forwarder=services.forwarder, deadlines=services.deadlines
+            line,
+            answer,
+            self._way,
+            intake=services.intake,
+            forwarder=services.forwarder,
+            deadlines=services.deadlines,
+            since=self._arrived,
         )
         if not waits:
             # A job may come with the late reply: a client that sees the connection end knows that it has none.

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Callable
 from typing import Protocol
 
+import trio
+
 from sidecar.deadlines import Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
@@ -39,14 +41,25 @@ class Way(Protocol):
 class PassedCommand:
     """One command from its arrival to its reply.
 
+    Args:
+        since: when it arrived (trio's clock).
+
     Attributes:
         too_late: what to do in place of a reply when the time is over and the command is on its way.
     """
 
-    __slots__ = ("_fill", "_forwarder", "_intake", "_line", "_passed", "_way", "answered", "too_late")
+    __slots__ = ("_due", "_fill", "_forwarder", "_intake", "_line", "_passed", "_way", "answered", "too_late")
 
     def __init__(
-        self, line: bytes, fill: Answer, way: Way, *, intake: Intake, forwarder: Forwarder, deadlines: Deadlines
+        self,
+        line: bytes,
+        fill: Answer,
+        way: Way,
+        *,
+        intake: Intake,
+        forwarder: Forwarder,
+        deadlines: Deadlines,
+        since: float,
     ) -> None:
         self._line = line
         self._fill = fill
@@ -56,7 +69,8 @@ class PassedCommand:
         self._forwarder = forwarder
         self._passed: Passed | None = None
         self.answered = False
-        deadlines.add(self)
+        self._due = since + deadlines.limit
+        deadlines.add(self, since=since)
 
     def start(self, verb: bytes, origin: Origin) -> None:
         """Go as soon as the barrier of this verb has passed."""
@@ -72,7 +86,7 @@ class PassedCommand:
                 self._forwarder.when_all_settled(self._go)
 
     def _go(self) -> None:
-        if not self.answered:
+        if not self.answered and trio.current_time() < self._due:  # else it is about to expire
             self._passed = self._way.send(self._line, self._answer)
 
     def _answer(self, reply: bytes) -> None:
