@@ -249,3 +249,23 @@ def test_a_job_that_takes_longer_to_send_than_a_reply_may_take(
         assert client.push({"jid": "a-small-one", "jobtype": "T", "args": []}) == "OK"
     wait_for(lambda: len(server.stored()) == 2, what="both arrive", timeout=80)
     assert not sidecar.events("link_down")
+
+
+@pytest.mark.parametrize("mode", ["upstream", "disk"])
+def test_a_pipelining_client_has_all_its_replies_in_time(
+    faktory_factory: FaktoryFactory, sidecar_process: SidecarFactory, mode: str
+) -> None:
+    """The time runs from a command's arrival, not from when those before it were answered."""
+    server = faktory_factory()
+    with Relay(server.port) as relay:
+        sidecar = sidecar_process(server.url_at(relay.port), {"SIDECAR_ACK": mode, "SIDECAR_HTTP_LISTEN": "off"})
+        with sidecar.client(timeout=20) as client:
+            assert client.push({"jid": "while-it-works", "jobtype": "T", "args": []}) == "OK"
+            assert client.info()["faktory"]
+            relay.mute = True
+            started = time.monotonic()
+            pushes = [f'PUSH {{"jid":"stalled-{number}","jobtype":"T","args":[]}}' for number in range(3)]
+            client.send("".join(f"INFO\r\n{push}\r\n" for push in pushes))
+            replies = [client.raw_reply() for _ in range(6)]
+            assert time.monotonic() - started < 5.0, replies
+    assert all(reply.startswith((b"-ERR in doubt: ", b"-ERR not sent: ", b"+OK")) for reply in replies), replies

@@ -1,8 +1,8 @@
 """What a long backlog costs: `python -m tests.ledger.speed [--jobs 1000000]`.
 
-In one run, beside a raw client that pipelines without bound (the link's limit): the cost of a push at backlogs of 3,000,
-100,000 and `--jobs`, their draining, a start with all of them on a cold page cache, memory, and the disk afterwards. All
-figures hang on the machine and on what else it does; the ratios are what counts.
+In one run, beside a raw client that pipelines without bound (the link's limit): the cost of a push at backlogs of
+3,000, 100,000 and `--jobs`, their draining, a start with all of them on a cold page cache, memory, and the disk
+afterwards. All figures hang on the machine and on what else it does; the ratios are what counts.
 """
 
 from __future__ import annotations
