@@ -79,10 +79,17 @@ class Store:
             self._check_format()
             self.db.executescript(schema.COMMIT_VIEW)
             self.noted = {row[0] for row in self.db.execute("SELECT id FROM attempts").fetchall()}
+            self._look_for_uncounted()
         except BaseException:
             self.db.close()
             raise
         self._data_version = self._one("PRAGMA data_version")
+
+    def _look_for_uncounted(self) -> None:
+        """Finds the jobs that light commits stored after the counts were moved last."""
+        (counted,) = self.db.execute("SELECT last_id FROM counts").fetchone()
+        self._uncounted = self._one("SELECT count(*) FROM jobs WHERE id > ?", (counted,))
+        self._stored_to = max(counted, self._one("SELECT max(id) FROM jobs"))
 
     def _unborn(self) -> bool:
         """Whether the process ended between making the file and making the tables."""
@@ -133,6 +140,7 @@ class Store:
                 schema.counts_sql(jobs="?1", dead="?2", damaged="?3", last_id="?4"),
                 (counts.jobs, counts.dead, counts.damaged, counts.last_id),
             )
+        self._look_for_uncounted()
 
     def add_raw(self, table: str, rows: Sequence[Sequence[object]]) -> int:
         """Copies rows of another journal as they are, without counting them; returns how many were new."""
@@ -158,7 +166,12 @@ class Store:
             how many stored jobs it removed.
         """
         if not (change.letters or change.attempts or (self.noted and not self.noted.isdisjoint(change.gone))):
-            return self._commit_entry(change)
+            if self._is_light(change):
+                self._commit_light(change.additions)
+                return 0
+            removed = self._commit_entry(change)
+            self._uncounted = 0
+            return removed
         with transaction(self.db):
             removed = self._commit_entry(change)
             removed += self._bury(change.letters)
@@ -170,9 +183,36 @@ class Store:
                 "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?)",
                 [(number, tries, seal_attempts(number, tries)) for number, tries in noted.items()],
             )
+        self._uncounted = 0
         self.noted -= forgotten
         self.noted |= noted.keys()
         return removed
+
+    def _is_light(self, change: Change) -> bool:
+        """Whether there are only a few jobs to be stored, as beside a serial producer."""
+        if change.gone or self._uncounted >= schema.UNCOUNTED_JOBS:
+            return False
+        return 0 < sum([len(addition.payloads) for addition in change.additions]) <= schema.LIGHT_JOBS
+
+    def _commit_light(self, additions: Sequence[Addition]) -> None:
+        values: list[object] = []
+        number = additions[0].first
+        for addition in additions:
+            pieces, _, _ = pack(addition.first, addition.payloads, addition.origins, addition.at, 1)
+            for mark, payload in zip(pieces[::2], pieces[1::2], strict=True):
+                values += (number, mark, payload)
+                number += 1
+        jobs = number - additions[0].first
+        self.db.execute(schema.LIGHT_COMMITS[jobs], values)
+        self._uncounted += jobs
+        self._stored_to = number - 1
+
+    def _count(self) -> None:
+        """Moves the counts over what light commits stored."""
+        if self._uncounted:
+            sql = schema.counts_sql(jobs="?1", last_id="?2")
+            self.db.execute(sql, (self._uncounted, self._stored_to))
+            self._uncounted = 0
 
     def _commit_entry(self, change: Change) -> int:
         pieces: list[bytes] = []
@@ -185,7 +225,10 @@ class Store:
         first = change.additions[0].first if change.additions else 0
         last = first + len(cuts) - 1 if cuts else 0
         before = self.db.total_changes
-        self.db.execute(schema.COMMIT, (first, b"".join(pieces), str(cuts), len(cuts), last, str(runs(change.gone))))
+        last = max(last, self._stored_to)
+        jobs = len(cuts) + self._uncounted
+        self.db.execute(schema.COMMIT, (first, b"".join(pieces), str(cuts), jobs, last, str(runs(change.gone))))
+        self._stored_to = last
         return self.db.total_changes - before - len(cuts) - 1  # 1: the row of counts
 
     def _bury(self, letters: Sequence[DeadLetter]) -> int:
@@ -202,6 +245,7 @@ class Store:
 
     def set_aside(self, ids: Sequence[int]) -> None:
         """Moves damaged jobs out of the way, as they are."""
+        self._count()
         with transaction(self.db):
             for number in ids:
                 self.db.execute(
@@ -214,6 +258,7 @@ class Store:
 
     def correct(self, jobs: int) -> None:
         """Sets the count of jobs, after some were found missing."""
+        self._count()
         self.db.execute(schema.counts_sql(jobs="?1"), (jobs - self.counts().jobs,))
 
     # reading
@@ -246,6 +291,7 @@ class Store:
     def put_back(self, flagged: Sequence[int], first: int, at: float) -> int:
         """Makes jobs of flagged dead letters, with ids from `first` on; returns how many."""
         letters: list[DeadLetter] = []
+        self._count()
         with transaction(self.db):
             for number in flagged:
                 letters += self.letters(number, number)
