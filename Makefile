@@ -30,10 +30,11 @@ bench: $(READY) ## everything side by side, with figures: some 15 minutes; ARGS=
 check: lint fast-test ## formatting, lint, types and the fast tests: under two minutes
 
 test: lint parts ## everything, against the real Faktory too
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not alone' $(ARGS)
+	@$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? -eq 5 ] # 5: ARGS chose none of them
 
 fast-test: $(DEV) ## the tests that need neither the real Faktory nor much time
-	@$(BIN)/python -m pytest -q -m 'not slow and not real' $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not real and not alone' $(ARGS)
 
 kill-test: $(DEV) ## kill -9 the sidecar CYCLES times beneath load; what was acknowledged and lost must be nothing
 	@$(BIN)/python -m tests.ledger --cycles $(CYCLES) $(ARGS)

@@ -9,6 +9,8 @@ import pytest
 from sidecar.bench import cost, usage
 from sidecar.bench.site import Site
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(not usage.available(), reason="this system has no /proc")

@@ -19,6 +19,8 @@ import pytest
 from tests.real.sidecar_command import clean_environment
 from tests.real.toxiproxy_server import Toxiproxy
 
+pytestmark = pytest.mark.alone
+
 ROWS = "direct-1,disk-1,local-16,memory-16,disk-16,link,disk-pushb,guide,idle"
 ROUNDS = 3
 TIMEOUT = 240.0  # seconds

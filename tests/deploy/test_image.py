@@ -25,7 +25,7 @@ from tests.real.ports import free_port
 from tests.real.raw_client import RawClient
 from tests.real.toxiproxy_server import Link, Toxiproxy
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.alone, pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(900)]
 
 MOST_BYTES = 200 * 1024 * 1024
 """Of the whole image, its base included."""

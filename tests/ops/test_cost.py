@@ -14,6 +14,8 @@ from tests.ops.asking import get
 from tests.real.faktory_server import RealFaktory
 from tests.real.sidecar_command import SidecarProcess
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 20.0
 SCRAPE_EVERY = 5.0
 PAGES = 10
