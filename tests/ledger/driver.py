@@ -91,6 +91,7 @@ class Driver:
         self._book = Book()
         self._ports: tuple[int, int] | None = None
         self._lives = 0
+        self._process: SidecarProcess | None = None
         self._producers: list[Producer] = []
 
     def run(self, kills: int, per_round: int) -> Tally:
@@ -112,6 +113,9 @@ class Driver:
                 self._say(tally.row(str(number)))
                 total.add(tally)
         finally:
+            if self._process is not None and self._process.exit_code is None:
+                self._process.kill()
+            self._ports = None
             self._stop_producers()
             self._server.dispose()
             self._toxiproxy.stop()
@@ -204,7 +208,8 @@ class Driver:
             "SIDECAR_MEMORY_MAX_BYTES": self._random.choice(("64MiB", "1MiB")),
             "SIDECAR_DRAIN_TIMEOUT_S": f"{drain:g}",
         }
-        return SidecarProcess(self._room / f"life{self._lives % 4}", settings)
+        self._process = SidecarProcess(self._room / f"life{self._lives % 4}", settings)
+        return self._process
 
     def _serve(self, process: SidecarProcess) -> None:
         process.wait_until_listening()

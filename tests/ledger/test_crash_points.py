@@ -72,6 +72,8 @@ class Life:
             return self.process.wait(END_LIMIT)
         finally:
             self._port = None
+            if self.process.exit_code is None:
+                self.process.kill()
             for producer in self._producers:
                 producer.stop()
             for producer in self._producers:
@@ -118,7 +120,10 @@ def test_killed_in_the_first_start_of_all(faktory: RealFaktory, tmp_path: Path, 
         pytest.skip("nothing is read back in a first start")
     environment = settings(faktory, faktory.port, tmp_path / "journal")
     process = SidecarProcess(tmp_path / "first", environment, (point,), program="tests.ledger.stop_at")
-    assert process.wait(END_LIMIT) == -signal.SIGKILL
+    try:
+        assert process.wait(END_LIMIT) == -signal.SIGKILL
+    finally:
+        process.kill()
     second = SidecarProcess(tmp_path / "second", environment)
     try:
         second.wait_until_listening()
