@@ -42,12 +42,13 @@ def with_jobs(_: object, data: bytes, *__: object) -> bool:
 
 @dataclass(frozen=True)
 class Step:
-    """Where: `module:Class.function`; which calls of it count; whether it happens only at the end of the process."""
+    """Where: `module:Class.function`; which calls of it count; when it happens at all."""
 
     where: str
     counts: Chosen = always
     at_start: bool = False
     at_end: bool = False
+    gives_back: bool = False
     count: int = 5
 
 
@@ -60,7 +61,8 @@ STEPS = {
     "settle": Step("sidecar.journal.journal:Journal.settle", count=7),
     "delete": Step("sidecar.journal.store:Store.commit", removes, count=3),
     "checkpoint": Step("sidecar.journal.store:Store.checkpoint", count=2),
-    "vacuum": Step("sidecar.journal.store:Store.give_back", count=2),
+    "vacuum": Step("sidecar.journal.store:Store.write_anew", gives_back=True, count=1),
+    "vacuum-step": Step("sidecar.journal.store:Store.give_back", gives_back=True, count=2),
     "upkeep": Step("sidecar.journal.writer:Writer._upkeep", count=2),
     "read-back": Step("sidecar.journal.store:Store.page", at_start=True, count=1),
     "lock": Step("sidecar.journal.lock:Lock._write", at_start=True, count=1),
@@ -125,6 +127,8 @@ def main() -> None:
     point = sys.argv[1]
     space: Any = importlib.import_module("sidecar.journal.space")
     space.VACUUM_DUE = 8  # pages: in this short a life space is given back early
+    if point.endswith("-step"):
+        space.VACUUM_WHOLE = -1  # as with a large database: step by step
     arm(point)
     sys.argv[1:] = ["serve"]
     from sidecar.__main__ import main as serve
