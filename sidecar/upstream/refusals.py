@@ -29,7 +29,9 @@ class Meaning(enum.Enum):
 _LINK = ("shutdown in progress", "too many connections", "Invalid password")
 _TIMED_OUT = ("context deadline exceeded", "i/o timeout")
 _TRANSIENT = ("EOF", "connection re", "redis: ")
-_REDIS_STATE = re.compile(r"(?:.*: )?(?:OOM|LOADING|MISCONF|READONLY|BUSY)\b")
+_REDIS_STATE = re.compile(
+    r"(?:.*: )?(?:OOM|LOADING|MISCONF|READONLY|BUSY|MASTERDOWN|CLUSTERDOWN|NOREPLICAS|TRYAGAIN|NOAUTH|NOPERM)\b"
+)
 _FINAL = re.compile(
     r"invalid JSON: |jobs must have |jobs cannot be |invalid timestamp for |(?:.*: )?queue names? |[A-Z]{3,}[A-Z0-9_]* "
 )
