@@ -8,15 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import trio
-
 from sidecar.protocol.handshake import Hello
 from sidecar.upstream.dial import Dialer
 from sidecar.upstream.pipe import Pipe, PipeLost
 from sidecar.upstream.side import Answer, Passed
-
-OPEN_WITHIN = 4.0
-"""Seconds until a consumer's HELLO is answered, one way or the other."""
 
 
 class Tunnel:
@@ -24,8 +19,6 @@ class Tunnel:
 
     Args:
         pipe: a connection of its own, after the handshake.
-        lost: called once when it has ended.
-        unasked: called with what upstream says without being asked (`too many connections`), before it ends.
     """
 
     def __init__(self, pipe: Pipe) -> None:
@@ -58,11 +51,12 @@ class Tunnel:
 async def open_tunnel(dialer: Dialer, hello: Hello, unasked: Callable[[bytes], None]) -> Tunnel:
     """Connect to upstream as this consumer.
 
+    Args:
+        unasked: called with what upstream says without being asked (`too many connections`), before it ends.
+
     Raises:
         DialError: it can't be reached, or refuses.
-        trio.TooSlowError: it takes longer than a client waits.
     """
     address = dialer.address
-    with trio.fail_after(OPEN_WITHIN):
-        connected = await dialer.dial(lambda greeting: hello.for_upstream(greeting, dialer.password, address.username))
+    connected = await dialer.dial(lambda greeting: hello.for_upstream(greeting, dialer.password, address.username))
     return Tunnel(Pipe(connected, unasked=unasked))

@@ -84,12 +84,13 @@ class PlainChannel:
 
     async def receive(self) -> bytes:
         try:
-            while True:
+            while self._sock.fileno() >= 0:
                 await trio.lowlevel.wait_readable(self._sock)
                 try:
                     return self._sock.recv(RECEIVE_BYTES)
                 except BlockingIOError:
                     continue
+            return b""
         except (OSError, trio.ClosedResourceError):
             return b""
 
@@ -115,6 +116,8 @@ class PlainChannel:
             while self._outgoing.size:
                 data = memoryview(self._outgoing.take())
                 while data:
+                    if self._sock.fileno() < 0:
+                        raise trio.ClosedResourceError
                     await trio.lowlevel.wait_writable(self._sock)
                     try:
                         sent = self._sock.send(data)

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import msgspec
 import trio
 
-from sidecar.deadlines import Deadlines
+from sidecar.deadlines import ANSWER_WITHIN, Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
 from sidecar.intake import Intake, Verdicts
@@ -37,7 +37,8 @@ MAX_OWED = 10_000
 """Commands that a pipelining client may have unanswered before it isn't read from."""
 MAX_UNSENT = 1 << 20
 """Bytes of replies that a client may leave unread before it isn't read from."""
-
+SWALLOW_FOR, SWALLOW_PAUSE = 5.0, 0.2
+"""Seconds that a client which is refused in the middle of a line may go on sending, in all and without a byte."""
 STAMP_STEP = 1e-6
 """Seconds between the stamps of jobs that arrived together: Faktory keeps scheduled jobs that are equal to the last
 byte only once, and stamps each PUSH anew."""
@@ -128,7 +129,11 @@ class Connection:
         if password is not None and not self._hello.accepts(password, greeting):
             self._channel.write(Refusal("Invalid password").line())
             self._services.floods.warning(
-                trio.current_time(), "wrong_password", message="A local client sent a wrong password", key=self._peer
+                trio.current_time(),
+                "wrong_password",
+                message="A local client sent a wrong password",
+                key=self._peer.rpartition(":")[0],
+                peer=self._peer,
             )
             return False
         return True
@@ -139,6 +144,7 @@ class Connection:
             data = await self._channel.receive()
             if not data:
                 return None
+            self._arrived = trio.current_time()
             if data.startswith(b"\x16\x03") and not self._lines.pending:
                 self._report_stranger(data[:3], "")
                 return None
@@ -150,15 +156,19 @@ class Connection:
 
     def _report_stranger(self, line: bytes, why: str) -> None:
         """One clear record for a client that speaks something else."""
+        host = self._peer.rpartition(":")[0]
         if line.startswith(b"\x16\x03"):
-            what = (
-                "A client speaks TLS, this endpoint doesn't: use tcp:// in its FAKTORY_URL, or SIDECAR_LISTEN_TLS_CERT"
+            kind, what = (
+                "TLS",
+                "A client speaks TLS, this endpoint doesn't: use tcp:// in its FAKTORY_URL, or SIDECAR_LISTEN_TLS_CERT",
             )
         elif line.split(b" ", 1)[0] in {b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH"}:
-            what = "A client speaks HTTP, this is the Faktory endpoint: HTTP is at SIDECAR_HTTP_LISTEN"
+            kind, what = "HTTP", "A client speaks HTTP, this is the Faktory endpoint: HTTP is at SIDECAR_HTTP_LISTEN"
         else:
-            what = f"A client's greeting is not understood: {why}"
-        self._services.floods.warning(trio.current_time(), "stranger", message=what, key=self._peer)
+            kind, what = "", f"A client's greeting is not understood: {why}"
+        self._services.floods.warning(
+            trio.current_time(), "stranger", message=what, key=f"{kind} {host}", peer=self._peer
+        )
 
     # Roles ---------------------------------------------------------------------------------------------------------
 
@@ -166,12 +176,13 @@ class Connection:
         """Serve a client that pushes; it becomes a consumer by its first FETCH."""
         self._services.counts.producers += 1
         try:
-            next_step = await self._commands()
+            while await self._commands() is Next.TUNNEL:
+                await self._replies.at_most(0)
+                if await self._open_tunnel():
+                    return
+                del self._early[0]  # it has been answered; a producer's connection doesn't end with upstream's
         finally:
             self._services.counts.producers -= 1
-        if next_step is Next.TUNNEL:
-            await self._replies.at_most(0)
-            await self._open_tunnel()
 
     async def _serve_consumer(self, tunnel: Tunnel) -> None:
         """Serve a client beside its upstream connection, until either ends."""
@@ -191,10 +202,12 @@ class Connection:
 
     async def _open_tunnel(self) -> bool:
         """Open the upstream connection for this client's HELLO; where that fails the client is told."""
-        lock = self._services.openings.setdefault(self._hello.wid, trio.Lock())
+        wid = self._hello.wid
+        lock = self._services.openings.setdefault(wid, trio.Lock()) if wid else trio.Lock()
         try:
-            async with lock:
-                self._tunnel = await open_tunnel(self._services.dialer, self._hello, self._channel.write)
+            with trio.fail_at(self._arrived + ANSWER_WITHIN):
+                async with lock:
+                    self._tunnel = await open_tunnel(self._services.dialer, self._hello, self._channel.write)
         except DialError as error:
             self._channel.write(Refusal(f"Faktory can't be reached ({error.phase}: {error.detail})").line())
         except trio.TooSlowError:
@@ -229,6 +242,8 @@ class Connection:
                 lines = self._lines.feed(data)
             except LineTooLong as error:
                 await self._refuse_line(error)
+                await self._replies.at_most(0)
+                await self._swallow()
                 break
         await self._replies.at_most(0)
         if self._tunnel is not None:
@@ -241,6 +256,15 @@ class Connection:
         if await self._take(error.complete) is Next.GO:
             self._services.intake.refuse("line_too_long")
             self._replies.slot().fill(Refusal(f"line too long: {error}").line())
+
+    async def _swallow(self) -> None:
+        """Read on for a while and throw it away: a close with bytes unread is a reset, and may lose the last reply."""
+        with trio.move_on_after(SWALLOW_FOR):
+            more = True
+            while more:
+                more = False
+                with trio.move_on_after(SWALLOW_PAUSE):
+                    more = bool(await self._channel.receive())
 
     async def _take(self, lines: list[bytes]) -> Next:
         """Carry out complete lines in their order, as far as they go."""

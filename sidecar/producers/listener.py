@@ -6,6 +6,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 
@@ -75,8 +76,9 @@ class Listener:
                 await trio.sleep(OUT_OF_FILES_PAUSE)
                 continue
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            with suppress(OSError):  # macOS refuses options of a connection that was reset meanwhile
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             nursery.start_soon(self._serve, sock, host_port(*address[:2]), nursery)
 
     async def _serve(self, sock: socket.socket, peer: str, nursery: trio.Nursery) -> None:

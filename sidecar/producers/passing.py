@@ -101,6 +101,7 @@ class PassedCommand:
             self._intake.refuse("in_doubt")
             if self.too_late is not None:
                 self.too_late()
+                self._fill(b"")  # the connection has ended; who serves it need not wait for this reply
             else:
                 self._fill(IN_DOUBT)
             return
