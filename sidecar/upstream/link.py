@@ -52,8 +52,9 @@ class Link:
         self._scope: trio.CancelScope | None = None
 
     def drop(self, reason: str) -> None:
-        """Give the present connection up: upstream said that it will not serve it."""
+        """Give the present connection up: upstream said that it will not serve it. Nothing more is sent on it."""
         self._farewell = reason
+        self.pipe = None
         if self._scope is not None:
             self._scope.cancel()
 
