@@ -71,7 +71,7 @@ class Entry(msgspec.Struct, eq=False):
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Jobs that leave in one command; `reason` is why now: `full`, `timeout` or `asked`."""
+    """Jobs that leave in one command of `size` bytes; `reason` is why now: `full`, `timeout` or `asked`."""
 
     entries: list[Entry]
     reason: str
@@ -79,6 +79,7 @@ class Batch:
     alone: bool = False
     """Nothing else may be in flight with it: it is suspected of killing the link."""
     sent_at: float = 0.0
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,11 @@ class Batcher:
     def memory(self) -> int:
         """Bytes of memory that the waiting jobs hold, about."""
         return self.hot_bytes + self.jobs * ENTRY_OVERHEAD
+
+    @property
+    def full(self) -> bool:
+        """Whether there may be enough for a batch that needs no company."""
+        return self.jobs >= self.max_jobs or self.hot_bytes >= self.limits.size
 
     @property
     def oldest(self) -> float | None:

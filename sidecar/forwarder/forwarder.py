@@ -47,7 +47,7 @@ class Forwarder:
         journal: the store, or None where nothing is stored.
         depth: batches in flight at most.
         floods: for records that many jobs can cause.
-        room: bytes of memory for jobs that are in the journal too.
+        room: bytes of memory for jobs that are in the journal too, and for jobs in flight.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class Forwarder:
         self._depth = depth
         self._window = (depth - 1) * batcher.limits.jobs  # the load beside which a full batch fits
         self._load = 0  # of the window: a single counts as one job, a batch as a full one
+        self._room = room
+        self._bytes = 0  # in flight
         self._lost: list[Batch] = []  # batches of a link that ended, until that is worked off
         self._alone = False  # what is in flight must stay by itself
         self._pushb = True
@@ -200,14 +202,19 @@ class Forwarder:
             return
         idle = not self._batcher.jobs
         self._batcher.offer(entries, linger=linger)
-        if not linger or self._batcher.jobs >= self._batcher.max_jobs:
+        if not linger or self._batcher.full:
             self.pump()
         elif idle and self._next_due() < self._asleep_until:
             self._wake.set()
 
     def _stalled(self) -> bool:
         """True while only a reply or a commit can let the next batch go."""
-        return self._alone or self._settlement.buffer_full or (self._load > 0 and self._batcher.next_is_alone())
+        return (
+            self._alone
+            or self._bytes >= self._room
+            or self._settlement.buffer_full
+            or (self._load > 0 and self._batcher.next_is_alone())
+        )
 
     def _may_send(self, pipe: Pipe, now: float) -> bool:
         return (
@@ -221,11 +228,15 @@ class Forwarder:
         elif self._pushb:
             command = b"PUSHB [" + b",".join([entry.payload for entry in batch.entries]) + b"]\r\n"
         else:
-            for entry in batch.entries:
+            fit = len(batch.entries) if self._depth > 1 else 1
+            self._batcher.give_back(batch.entries[fit:])
+            for entry in batch.entries[:fit]:
                 self._send(pipe, Batch([entry], batch.reason, single=True, alone=batch.alone), now)
             return
         self._alone = batch.alone
         self._load += self._weight(batch)
+        batch.size = len(command)
+        self._bytes += batch.size
         self.in_flight += len(batch.entries)
         first = batch.entries[0]
         reason = "single" if batch.single else batch.reason
@@ -242,6 +253,7 @@ class Forwarder:
     def _answered(self, batch: Batch, reply: bytes | None) -> None:
         """The one outcome of a command: its raw reply, or None when the link was lost before it."""
         self._load -= self._weight(batch)
+        self._bytes -= batch.size
         self.in_flight -= len(batch.entries)
         self._alone = False
         if reply is None:
@@ -277,7 +289,7 @@ class Forwarder:
         kind = meaning(text)
         may_return = not any(entry.once for entry in batch.entries)
         if kind is Meaning.LINK and may_return:
-            self._batcher.give_back(batch.entries)
+            self._batcher.give_back(self._still_wanted(batch))
             self._link.drop(text)
         elif batch.single:
             if self._settlement.refused(batch.entries[0], text, reply=reply):
@@ -285,14 +297,23 @@ class Forwarder:
         elif kind is Meaning.UNSUPPORTED:
             self._pushb = False
             log.warning("pushb_unsupported", message="Faktory is older than 1.6.0: jobs leave one by one", reply=text)
-            self._batcher.give_back(batch.entries)
+            self._batcher.give_back(self._still_wanted(batch))
         elif len(batch.entries) > 1 and kind not in (Meaning.TRANSIENT, Meaning.TIMED_OUT):
             message = f"Faktory refused a batch of {len(batch.entries)} jobs: {text}"
             self._floods.warning(trio.current_time(), "batch_split", message=message)
+            batch.entries = self._still_wanted(batch)
             self._counts.resent += len(batch.entries)
             self._batcher.split(batch, alone=False)
         else:
             self._again([entry for entry in batch.entries if self._settlement.refused(entry, text)])
+
+    def _still_wanted(self, batch: Batch) -> list[Entry]:
+        """The jobs of a batch without those whose producers have been told that they are in doubt: these are over."""
+        given_up = [entry for entry in batch.entries if entry.place == Place.DROPPED]
+        if not given_up:
+            return batch.entries
+        self._settlement.over(given_up)
+        return [entry for entry in batch.entries if entry.place != Place.DROPPED]
 
     def _again(self, entries: list[Entry]) -> None:
         if entries:
