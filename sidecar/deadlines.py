@@ -1,12 +1,14 @@
 """One clock for all answers: what is owed for longer than the limit is answered by us.
 
-Every command gets the same time from its arrival, so nearly all of them join the end of the queue of deadlines.
+Every command gets the same time from its arrival. What is answered stays in the heap for a while, so that an answer
+costs nothing here; it is thrown out when the heap has doubled.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import deque
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 import trio
@@ -14,6 +16,8 @@ import trio
 ANSWER_WITHIN = 4.0
 """Seconds from a command's arrival to its reply. Clients give up at 5 s, and some then take a late reply for the next
 command's."""
+TIDY_FIRST = 1_000
+"""Commands below which the answered ones among them are not worth a look."""
 
 
 class Owed(Protocol):
@@ -36,8 +40,11 @@ class Deadlines:
 
     def __init__(self, limit: float = ANSWER_WITHIN) -> None:
         self.limit = limit
-        self._queue: deque[tuple[float, Owed]] = deque()
-        self._changed = trio.Event()  # something is due earlier than all else
+        self._heap: list[tuple[float, int, Owed]] = []
+        self._numbers = itertools.count()
+        self._tidy_at = TIDY_FIRST
+        self._asleep_until = -math.inf
+        self._changed = trio.Event()  # something is due before that
 
     def add(self, owed: Owed, *, since: float | None = None) -> None:
         """Start the clock for an answer.
@@ -46,25 +53,27 @@ class Deadlines:
             since: when the command arrived (trio's clock); now, by default. One that had to wait for the replies before
                 it has less time left, or none.
         """
-        queue = self._queue
-        while queue and queue[0][1].answered:
-            queue.popleft()
+        heap = self._heap
+        while heap and heap[0][2].answered:
+            heappop(heap)
+        if len(heap) >= self._tidy_at:
+            heap[:] = [each for each in heap if not each[2].answered]
+            heapify(heap)
+            self._tidy_at = max(TIDY_FIRST, 2 * len(heap))
         due = (trio.current_time() if since is None else since) + self.limit
-        later: list[tuple[float, Owed]] = []
-        while queue and queue[-1][0] > due:
-            later.append(queue.pop())
-        queue.append((due, owed))
-        if len(queue) == 1:
+        heappush(heap, (due, next(self._numbers), owed))
+        if due < self._asleep_until:
             self._changed.set()
-        queue.extend(reversed(later))
 
     async def run(self) -> None:
         """Expire what is due, until cancelled."""
         while True:
             self._changed = trio.Event()
-            while self._queue and (self._queue[0][1].answered or self._queue[0][0] <= trio.current_time()):
-                _, owed = self._queue.popleft()
+            self._asleep_until = -math.inf
+            while self._heap and (self._heap[0][2].answered or self._heap[0][0] <= trio.current_time()):
+                _, _, owed = heappop(self._heap)
                 if not owed.answered:
                     owed.expire()
-            with trio.move_on_at(self._queue[0][0] if self._queue else math.inf):
+            self._asleep_until = self._heap[0][0] if self._heap else math.inf
+            with trio.move_on_at(self._asleep_until):
                 await self._changed.wait()
