@@ -27,7 +27,7 @@ from sidecar.protocol.lines import LineReader, LineTooLong
 from sidecar.protocol.replies import OK, ProtocolError, bulk, error_text
 from sidecar.tunnel import Tunnel, open_tunnel
 from sidecar.upstream.dial import Dialer, DialError
-from sidecar.upstream.side import SideConnection
+from sidecar.upstream.side import GOODBYE, SideConnection
 
 HANDSHAKE_WITHIN = 2.0
 """Seconds for a client's HELLO, as Faktory has it."""
@@ -196,6 +196,7 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(until_upstream_ends)
                 await self._commands()
+                await trio.sleep(GOODBYE)
                 nursery.cancel_scope.cancel()
         finally:
             self._services.counts.consumers -= 1

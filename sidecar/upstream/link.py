@@ -63,21 +63,20 @@ class Link:
         delay = 0.0
         while True:
             await trio.sleep(delay)
-            started = trio.current_time()
-            reason = await self._one_connection()
-            stood = trio.current_time() - started
+            reason, stood = await self._one_connection()
             delay = BACKOFF_FIRST if stood >= STABLE_AFTER else min(max(delay * 2, BACKOFF_FIRST), BACKOFF_MAX)
             delay *= self._jitter.uniform(0.75, 1.25)
             self.down_reason = reason
             self.retry_in = delay
             self._changed()
 
-    async def _one_connection(self) -> str:
-        """Dial and carry one connection to its end; returns why it ended."""
+    async def _one_connection(self) -> tuple[str, float]:
+        """Dial and carry one connection to its end; returns why it ended, and how many seconds it stood."""
         try:
             connected = await self._dialer.dial()
         except DialError as error:
-            return f"{error.phase}: {error.detail}"
+            return f"{error.phase}: {error.detail}", 0.0
+        made = trio.current_time()
         self._farewell = None
         pipe = Pipe(connected, unasked=self._unasked)
         try:
@@ -91,7 +90,7 @@ class Link:
         finally:
             self.pipe = None
             self._scope = None
-        return self._farewell or "closed"
+        return self._farewell or "closed", trio.current_time() - made
 
     async def _carry(self, pipe: Pipe, connected: Connected) -> None:
         sent = trio.current_time()

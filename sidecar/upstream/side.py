@@ -18,6 +18,8 @@ from sidecar.upstream.pipe import Pipe, PipeLost
 
 IDLE_END = 60.0
 """Seconds without a command after which the connection is ended: it costs upstream one of its 2,000."""
+GOODBYE = 1.0
+"""Seconds that upstream has to close a connection after our END."""
 
 Answer = Callable[[bytes], None]
 IN_DOUBT = Refusal(
@@ -94,7 +96,9 @@ class SideConnection:
             if pipe.owed and quiet > pipe.patience:
                 raise PipeLost(f"no reply for {pipe.patience:.0f} s")
             if not pipe.owed and quiet > IDLE_END:
+                self._pipe = None  # a command that comes now goes over the next one
                 pipe.write(b"END\r\n")
+                await trio.sleep(GOODBYE)
                 raise PipeLost("idle")
 
     def _unasked(self, reply: bytes) -> None:

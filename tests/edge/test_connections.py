@@ -176,3 +176,25 @@ async def test_connections_that_open_and_close_are_silent(tmp_path: Path, capsys
         await trio.sleep(0.05)
         said = capsys.readouterr()
         assert said.err + said.out == ""
+
+
+@pytest.mark.parametrize("goodbye", [b"END\r\n", b""], ids=["END", "just a close"])
+async def test_a_consumer_that_leaves_has_its_upstream_connection_ended_with_an_end(
+    goodbye: bytes, tmp_path: Path
+) -> None:
+    verbs: list[str] = []
+
+    async def listen(command: Command) -> Reply | None:
+        if command.wid == "leaving":
+            verbs.append(command.verb)
+        return None
+
+    async with faktory(intercept=listen) as server, sidecar(server.url, tmp_path) as running:
+        client = await running.connect(b'HELLO {"v":2,"wid":"leaving"}\r\n')
+        assert await client.call(b'BEAT {"wid":"leaving"}') == OK
+        await client.send(goodbye)
+        await client.half_close()
+        assert await client.reply() == b""
+        await running.until(lambda _: "leaving" not in server.state.workers)
+        assert verbs == ["BEAT", "END"]
+        await running.until(lambda inner: inner.counts.consumers == 0)
