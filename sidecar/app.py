@@ -44,7 +44,7 @@ from sidecar.upstream.side import SideConnection
 if TYPE_CHECKING:
     from sidecar.web.ops import OpsRoutes
 
-CONFIRMED_LINGER = 0.02
+CONFIRMED_LINGER = 0.05
 """Of the link's round trip: how long a confirmed job may wait for company."""
 TIMER_STEP = 0.001
 """Seconds: the kernel's poll rounds shorter waits up to this, so a shorter linger is none: a turn of the event loop."""

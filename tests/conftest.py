@@ -17,6 +17,7 @@ import trustme
 
 from tests.real import parts
 from tests.real.faktory_server import Certificate, RealFaktory
+from tests.real.polling import wait_for
 from tests.real.raw_client import RawClient
 from tests.real.sidecar_command import SidecarProcess
 from tests.real.toxiproxy_server import Toxiproxy
@@ -166,6 +167,8 @@ def faktory(module_faktory: RealFaktory) -> RealFaktory:
     or mind what earlier pushes may have changed in the server take `faktory_factory`.
     """
     module_faktory.start()
+    # A FETCH of a worker that is gone blocks on for up to 2 s, and would take a job of this test with it.
+    wait_for(lambda: not module_faktory.waiting_fetches(), what="no FETCH of an earlier test waits")
     module_faktory.flush()
     return module_faktory
 

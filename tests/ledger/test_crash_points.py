@@ -21,7 +21,7 @@ from tests.real.sidecar_command import SidecarProcess
 from tests.real.toxiproxy_server import Link, Toxiproxy
 
 DEPTH, BATCH, SETTLE_BUFFER = 4, 20, 1_000
-END_LIMIT = 20.0
+END_LIMIT = 60.0
 """Seconds within which the process must have come to its point."""
 DRAIN = 60
 
