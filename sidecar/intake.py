@@ -317,6 +317,7 @@ class Turn:
     def _committed(self, refusal: Refusal | None) -> None:
         self._intake.stored(self, refusal)
         self._answer(refusal)
+        self.parts = []  # the deadlines may still refer to this turn, and need not keep its jobs
 
     def _answer(self, refusal: Refusal | None) -> None:
         if not self.answered:

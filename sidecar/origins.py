@@ -25,9 +25,21 @@ class Epoch:
         unsettled: jobs taken and not settled.
         unsent: those of them that wait in memory for their first send, in order.
         cold: ids of those whose payload is only in the journal, rising; `cold_from` of them are read back already.
+        hurried: somebody waits for its jobs, also for those that are still on their way to the journal.
     """
 
-    __slots__ = ("_waiting", "cold", "cold_from", "following", "number", "previous", "unsent", "unsettled")
+    __slots__ = (
+        "__weakref__",
+        "_waiting",
+        "cold",
+        "cold_from",
+        "following",
+        "hurried",
+        "number",
+        "previous",
+        "unsent",
+        "unsettled",
+    )
 
     def __init__(self, number: int, previous: Epoch | None = None) -> None:
         self.number = number
@@ -35,6 +47,7 @@ class Epoch:
         self.unsent: deque[Entry] = deque()
         self.cold: array[int] | None = None
         self.cold_from = 0
+        self.hurried = False
         self.previous = previous
         self.following: Epoch | None = None
         self._waiting: list[Callable[[], None]] = []
@@ -88,10 +101,10 @@ class Epoch:
             self.cold, self.cold_from = None, 0
         return passed
 
-    def take_cold(self) -> Sequence[int]:
+    def take_cold(self) -> array[int]:
         """All ids of this epoch that are only in the journal; they are forgotten here."""
         if self.cold is None:
-            return ()
+            return array("q")
         ids = self.cold[self.cold_from :]
         self.cold, self.cold_from = None, 0
         return ids

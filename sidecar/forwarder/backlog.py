@@ -1,20 +1,27 @@
 """The jobs whose payload is only in the journal: what memory doesn't hold of a long queue.
 
-The invariant: a job is in the backlog if and only if it is left from an earlier run and above `_cursor`, or its epoch
-lists it as *cold*. The journal holds other rows above the cursor too: of jobs in flight or parked behind a `FLUSH`,
-which a page therefore leaves out. New jobs join a backlog, so that the order of acknowledgement stays. It is read back
-in pages as the batcher runs low; the jobs that a barrier waits for are fetched by id, ahead of all others.
+The invariant: a job is in the backlog if and only if it is left from an earlier run and above `_cursor`, or it is
+*listed* and not promoted. The journal holds other rows above the cursor too: of jobs in flight or parked behind a
+`FLUSH`, which a page therefore leaves out. New jobs join a backlog, so that the order of acknowledgement stays. It is
+read back in pages as the batcher runs low; the jobs that a barrier waits for are fetched by id, ahead of all others.
+
+An epoch knows its own jobs for as long as its origin lives. A job whose origin is gone, of a connection that was
+closed or a request that was answered, costs no memory here: nobody can wait for it.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from array import array
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
 
 import msgspec
 import trio
 
 from sidecar.batching import Batcher, Entry
+from sidecar.forwarder.idranges import IdRanges, includes
 from sidecar.journal import Journal, Row
 from sidecar.origins import Epoch
 
@@ -53,10 +60,13 @@ class Backlog:
         self._arrived = arrived
         self._missing = missing
         self._cursor = 0
+        self._listed = IdRanges()
+        self._promoted: dict[int, array[int]] = {}  # by epoch: ids that are listed, and fetched ahead
         self._wanted: deque[tuple[Epoch, Sequence[int]]] = deque()
-        self._epochs: dict[int, Epoch] = {}
-        self._orphans = Epoch(0)  # the jobs of earlier runs, whose origins are gone
-        self._orphans_to = journal.last_id  # their highest id
+        self._coming = 0  # promoted jobs that are not in the batcher yet
+        self._epochs: WeakValueDictionary[int, Epoch] = WeakValueDictionary()
+        self._orphans = Epoch(0)  # the jobs whose origins are gone
+        self._orphans_to = journal.last_id  # the highest id of an earlier run
         self._work = trio.Event()
         self.jobs = journal.waiting
         """Jobs that are only in the journal, but for those being fetched ahead."""
@@ -67,14 +77,21 @@ class Backlog:
         if entries[0].id <= self._cursor:
             return False  # they were parked while the cursor passed them
         if not self.jobs:
-            if self._batcher.memory < self._room:
+            if not self._coming and self._batcher.memory < self._room:
                 return False
             self._cursor = entries[0].id - 1
+            self._listed, self._promoted = IdRanges(), {}
+        hurried: list[Epoch] = []
         for entry in entries:
             epoch = entry.epoch
+            self._listed.add(entry.id, 1)
             epoch.add_cold(entry.id)
             self._epochs[epoch.number] = epoch
+            if epoch.hurried:
+                hurried.append(epoch)
         self.jobs += len(entries)
+        for epoch in hurried:
+            self.promote(epoch)
         return True
 
     def requeued(self, ids: Sequence[int]) -> None:
@@ -87,7 +104,10 @@ class Backlog:
         """Fetch what this epoch has in the journal only, ahead of all others."""
         if ids := epoch.take_cold():
             self._epochs.pop(epoch.number, None)
+            before = self._promoted.get(epoch.number)
+            self._promoted[epoch.number] = before + ids if before is not None else ids
             self._wanted.append((epoch, ids))
+            self._coming += len(ids)
             self.jobs -= len(ids)
             self._work.set()
 
@@ -119,6 +139,8 @@ class Backlog:
         if len(wanted) > PAGE_ROWS:
             self._wanted.appendleft((epoch, wanted[PAGE_ROWS:]))
         rows = await self._journal.fetch(ids)
+        if epoch is not self._orphans:
+            self._coming -= len(ids)
         self._batcher.offer_urgent([_entry(row, epoch) for row in rows])
         self._count_missing(epoch, len(ids) - len(rows))
         self._arrived()
@@ -126,36 +148,59 @@ class Backlog:
     async def _read_page(self) -> None:
         stored_to = self._journal.last_id
         rows = await self._journal.read(self._cursor, PAGE_ROWS)
-        listed = self._listed_to(rows[-1].id if rows else stored_to)
+        last = rows[-1].id if rows else stored_to
+        listed = self._listed.take_to(last)
+        epochs = dict(self._epochs)
+        missing = {number: len(epoch.read_back_to(last)) for number, epoch in epochs.items()}
+        unread = sum(map(len, listed)) - sum(self._between(ids, last) for ids in self._promoted.values())
+        self.jobs -= unread
         entries: list[Entry] = []
         for row in rows:
-            epoch = listed.pop(row.id, None)
             if row.id <= self._orphans_to:
-                epoch = self._orphans
                 self._orphans_left -= 1
                 self.jobs -= 1
-            if epoch is not None:
-                entries.append(_entry(row, epoch))
-        for epoch, jobs in Counter(listed.values()).items():
-            self._count_missing(epoch, jobs)
-        if not rows or rows[-1].id > self._orphans_to:
+                entries.append(_entry(row, self._orphans))
+            elif row.origin not in self._promoted and includes(listed, row.id):
+                unread -= 1
+                entries.append(_entry(row, self._adopted(row, epochs, missing)))
+        self._settle_missing(unread, epochs, missing)
+        if not rows or last > self._orphans_to:
             self._count_missing(self._orphans, self._orphans_left)
             self.jobs -= self._orphans_left
             self._orphans_left = 0
+        self._forget_passed(epochs, last)
         if rows:
-            self._cursor = rows[-1].id
+            self._cursor = last
             self._batcher.offer(entries, linger=False)
         self._arrived()
 
-    def _listed_to(self, job_id: int) -> dict[int, Epoch]:
-        """The cold jobs up to this one, with their epochs; they are cold no longer."""
-        listed: dict[int, Epoch] = {}
-        for epoch in list(self._epochs.values()):
-            listed.update(dict.fromkeys(epoch.read_back_to(job_id), epoch))
+    def _adopted(self, row: Row, epochs: dict[int, Epoch], missing: dict[int, int]) -> Epoch:
+        """The epoch of a job that was read back."""
+        epoch = epochs.get(row.origin)
+        if epoch is None:
+            self._orphans.unsettled += 1
+            return self._orphans
+        missing[row.origin] -= 1
+        return epoch
+
+    def _settle_missing(self, unread: int, epochs: dict[int, Epoch], missing: dict[int, int]) -> None:
+        """So many listed jobs were not among the rows; those of `missing` are of epochs that still know them."""
+        for number, jobs in missing.items():
+            self._count_missing(epochs[number], jobs)
+            unread -= jobs
+        if unread > 0:
+            self._missing(unread)
+
+    def _forget_passed(self, epochs: dict[int, Epoch], last: int) -> None:
+        """What the cursor has passed needs no place here any more."""
+        for number, epoch in epochs.items():
             if epoch.cold is None:
-                del self._epochs[epoch.number]
-        self.jobs -= len(listed)
-        return listed
+                self._epochs.pop(number, None)
+        self._promoted = {number: ids for number, ids in self._promoted.items() if ids[-1] > last}
+
+    def _between(self, ids: Sequence[int], last: int) -> int:
+        """How many of them are above the cursor and not above `last`."""
+        return bisect_right(ids, last) - bisect_right(ids, self._cursor)
 
     def _count_missing(self, epoch: Epoch, jobs: int) -> None:
         if jobs > 0:

@@ -126,6 +126,7 @@ class Forwarder:
         while (before := chain[-1].previous) is not None:
             chain.append(before)
         for one in reversed(chain):
+            one.hurried = True
             self._batcher.promote(one)
             if self._backlog is not None:
                 self._backlog.promote(one)
@@ -202,7 +203,10 @@ class Forwarder:
             return
         idle = not self._batcher.jobs
         self._batcher.offer(entries, linger=linger)
-        if not linger or self._batcher.full:
+        hurried = [entry.epoch for entry in entries if entry.epoch.hurried]
+        for epoch in hurried:
+            self._batcher.promote(epoch)
+        if not linger or hurried or self._batcher.full:
             self.pump()
         elif idle and self._next_due() < self._asleep_until:
             self._wake.set()

@@ -5,6 +5,7 @@ The model: what was acknowledged, what upstream stored, what is dead, and how ma
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import time
@@ -114,6 +115,15 @@ class Sidecar(RuleBasedStateMachine):
                 run.forwarder.promote(epoch)
 
         run.do(act)
+
+    @rule(origin=ORIGINS)
+    def a_producer_leaves(self, origin: int) -> None:
+        """Its jobs stay; nobody can wait for them any more, and another producer comes."""
+        self.run.do(lambda: self.origins.__setitem__(origin, self.run.intake.origin()))
+        gc.collect()
+        if (jids := self.pushed.pop((self.lives, origin), None)) is not None:
+            self.number += 1
+            self.pushed[self.lives, self.number] = jids
 
     @rule()
     def flush(self) -> None:
