@@ -103,9 +103,13 @@ class Intake:
             return None
         return f"memory full: {held >> 20:,} MiB of jobs wait for Faktory; the bound is SIDECAR_MEMORY_MAX_BYTES"
 
-    async def room(self) -> Refusal | None:
-        """Backpressure before refusal: give a full store up to a second to have room again; why not, if it hasn't."""
-        with trio.move_on_after(FULL_WAIT):
+    async def room(self, *, since: float | None = None) -> Refusal | None:
+        """Backpressure before refusal: give a full store up to a second to have room again; why not, if it hasn't.
+
+        Args:
+            since: when the command arrived (trio's clock), now by default: commands that came together wait together.
+        """
+        with trio.move_on_at((trio.current_time() if since is None else since) + FULL_WAIT):
             while self.refusal_reason() is not None:  # noqa: ASYNC110 - a disk tells nobody that it has room again
                 await trio.sleep(0.05)
         reason = self.refusal_reason()

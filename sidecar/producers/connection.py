@@ -35,6 +35,8 @@ HASH_ROUNDS = 1_000
 """Password hash iterations asked of local clients: 0.3 ms of Python a connection. Faktory asks for 4,000 to 8,095."""
 MAX_OWED = 10_000
 """Commands that a pipelining client may have unanswered before it isn't read from."""
+MAX_HELD = 4 << 20
+"""Bytes of commands that a pipelining client may have unanswered before it isn't read from."""
 MAX_UNSENT = 1 << 20
 """Bytes of replies that a client may leave unread before it isn't read from."""
 SWALLOW_FOR, SWALLOW_PAUSE = 5.0, 0.2
@@ -91,6 +93,7 @@ class Connection:
         self._tunnel: Tunnel | None = None
         self._arrived = trio.current_time()  # when the commands came that are being carried out
         self._passed = 0  # commands on their way to upstream, unanswered
+        self._held = 0  # bytes of commands that came since nothing was owed
 
     async def run(self) -> None:
         """Serve the client until one side ends the connection."""
@@ -233,12 +236,18 @@ class Connection:
                     break
                 if self._replies.owed > MAX_OWED:
                     await self._replies.at_most(MAX_OWED // 2)
+                if not self._replies.owed:
+                    self._held = 0
+                elif self._held > MAX_HELD:
+                    await self._replies.at_most(0)
+                    self._held = 0
                 if self._channel.unsent > MAX_UNSENT:
                     await self._channel.flushed()
             data = await self._channel.receive()
             if not data:
                 break
             self._arrived = trio.current_time()
+            self._held += len(data)
             try:
                 lines = self._lines.feed(data)
             except LineTooLong as error:
@@ -308,7 +317,7 @@ class Connection:
         if self._passed:
             await self._replies.at_most(0)
         intake = self._services.intake
-        if intake.refusal_reason() is not None and (refusal := await intake.room()) is not None:
+        if intake.refusal_reason() is not None and (refusal := await intake.room(since=self._arrived)) is not None:
             intake.refuse("full")
             self._replies.slot().fill(refusal.line() * (1 if bulk else len(jobs)))
             return
