@@ -207,7 +207,7 @@ async def serve(
             forwarding.cancel_scope.cancel()
     sidecar.end_logs()
     waiting = journal.waiting if journal is not None else 0
-    last_words(waiting, sidecar.intake.owed if sidecar.mode is Ack.MEMORY else 0)
+    last_words(waiting, max(0, sidecar.intake.owed - waiting) if sidecar.mode is Ack.MEMORY else 0)
     return 0
 
 

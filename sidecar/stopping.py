@@ -95,15 +95,16 @@ def last_words(waiting: int, lost: int) -> None:
         waiting: that stay in the journal.
         lost: that were acknowledged and only in memory.
     """
+    said = ["Stopped."]
     if lost:
-        message = f"Stopped. {lost:,} acknowledged jobs were only in memory and are lost."
-        log.error("stopped", message=message, lost=lost)
-    elif waiting:
-        message = f"Stopped. {waiting:,} jobs stay in the journal and leave at the next start."
-        log.error("stopped", message=message, waiting=waiting)
-    else:
+        said.append(f"{lost:,} acknowledged jobs were only in memory and are lost.")
+    if waiting:
+        said.append(f"{waiting:,} jobs stay in the journal and leave at the next start.")
+    if not (lost or waiting):
         log.info("stopped", message="Stopped. No job is left behind.")
         return
+    message = " ".join(said)
+    log.error("stopped", message=message, lost=lost, waiting=waiting)
     if TERMINATION_LOG.is_file():
         try:
             TERMINATION_LOG.write_text(message + "\n")
