@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import replace
 
 import click
 
 from sidecar.cli.options import given_flags, load_and_log, settings_options
 from sidecar.config import Settings
+from sidecar.logs import get_logger
+
+FILES = 65_536
+"""Open files that are enough for every number of local connections that makes sense."""
 
 
 @click.command("serve")
@@ -34,4 +39,20 @@ def _serve(settings: Settings) -> int:
 
     from sidecar.app import serve
 
+    _allow_many_connections()
     return trio.run(serve, settings)
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files, one for each connection: shells and service managers often set 1,024 or less.
+
+    The hard limit is the operator's and stays; `run` leaves both alone, since its command would inherit them.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError) as error:  # macOS has a lower limit of its own
+        get_logger().debug("open_files", message=f"Up to {soft:,} open files: {error}", soft=soft)
