@@ -88,7 +88,7 @@ class Listener:
             if self._tls is None:
                 channel = PlainChannel(sock, nursery.start_soon)
             else:
-                channel = await _start_tls(sock, self._tls, nursery)
+                channel = await self._start_tls(sock, self._tls, nursery, peer)
             if channel is not None:
                 await Connection(channel, self._services, peer).run()
                 with trio.move_on_after(LAST_REPLY_WITHIN):
@@ -101,19 +101,35 @@ class Listener:
             else:
                 sock.close()
 
-
-async def _start_tls(sock: socket.socket, context: ssl.SSLContext, nursery: trio.Nursery) -> Channel | None:
-    """The TLS side of a new connection; None when the client doesn't come to an end with it."""
-    stream = trio.SSLStream(
-        trio.SocketStream(trio.socket.from_stdlib_socket(sock)), context, server_side=True, https_compatible=True
-    )
-    with trio.move_on_after(HANDSHAKE_WITHIN):
+    async def _start_tls(
+        self, sock: socket.socket, context: ssl.SSLContext, nursery: trio.Nursery, peer: str
+    ) -> Channel | None:
+        """The TLS side of a new connection; None when the client doesn't come to an end with it."""
+        stream = trio.SSLStream(
+            trio.SocketStream(trio.socket.from_stdlib_socket(sock)), context, server_side=True, https_compatible=True
+        )
         try:
-            await stream.do_handshake()
-        except (trio.BrokenResourceError, ssl.SSLError):
-            return None
-        return TlsChannel(stream, nursery.start_soon)
-    return None
+            with trio.fail_after(HANDSHAKE_WITHIN):
+                await stream.do_handshake()
+        except trio.TooSlowError:
+            self._report_no_tls(peer, "it waits for a greeting without TLS")
+        except (trio.BrokenResourceError, ssl.SSLError) as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+                self._report_no_tls(peer, (cause.reason or str(cause)).lower().replace("_", " "))
+        else:
+            return TlsChannel(stream, nursery.start_soon)
+        return None
+
+    def _report_no_tls(self, peer: str, why: str) -> None:
+        """One clear record for a client that can't make a TLS connection; those that just leave are silent."""
+        self._services.floods.warning(
+            trio.current_time(),
+            "stranger",
+            message=f"A client's TLS handshake failed ({why}): this endpoint speaks TLS, use tcp+tls:// in FAKTORY_URL",
+            key=f"no TLS {peer.rpartition(':')[0]}",
+            peer=peer,
+        )
 
 
 def open_listeners(binds: Sequence[Bind], setting: str) -> list[socket.socket]:

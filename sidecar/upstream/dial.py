@@ -174,7 +174,9 @@ def _reason(error: BaseException) -> str:
         return _reason(error.exceptions[0])
     if isinstance(error, socket.gaierror):
         return f"name not found ({error.strerror})"
-    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {(error.reason or str(error)).lower().replace('_', ' ')}"
+    if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()  # trio's own text repeats the address
     return str(error) or type(error).__name__
 
