@@ -116,6 +116,8 @@ class Dialer:
             raise DialError("connect", f"no connection within {CONNECT_TIMEOUT:.0f} s") from None
         except OSError as error:
             raise DialError("connect", _reason(error)) from error
+        except UnicodeError as error:
+            raise DialError("connect", f"name not found ({self.address.host} can't be a host's name)") from error
 
     async def _start_tls(self, tcp: trio.SocketStream, context: ssl.SSLContext) -> trio.abc.Stream:
         stream = trio.SSLStream(tcp, context, server_hostname=self.address.host)
