@@ -36,6 +36,7 @@ from sidecar.ops.facts import Gauge
 from sidecar.ops.pulse import Pulse
 from sidecar.producers import Listener
 from sidecar.producers.connection import Services
+from sidecar.producers.express import Express
 from sidecar.stopping import Drain, asked_to_stop, last_words
 from sidecar.upstream.dial import Dialer
 from sidecar.upstream.link import Link
@@ -103,8 +104,11 @@ class Sidecar:
             memory_max=settings.memory_max_bytes,
             counts=self.counts,
         )
+        self.express: Express | None = None
         if journal is not None:
             self._take_over(journal)
+            if self.mode is Ack.DISK and settings.auto_batch:
+                self.express = Express(self.intake, journal)
         self.pulse = Pulse(self.counts, self.intake, self.forwarder, self.link)
         self.gauge = Gauge(
             settings,
@@ -140,6 +144,7 @@ class Sidecar:
             counts=self.counts,
             floods=self.floods,
             password=password.reveal() if password is not None else None,
+            express=self.express,
             openings=WeakValueDictionary(),
         )
 
@@ -188,6 +193,8 @@ async def serve(
             forwarding.start_soon(sidecar.deadlines.run)
             forwarding.start_soon(sidecar.forwarder.run)
             forwarding.start_soon(sidecar.intake.run)
+            if sidecar.express is not None:
+                forwarding.start_soon(sidecar.express.run)
             forwarding.start_soon(sidecar.side.run)
             forwarding.start_soon(sidecar.summarise)
             forwarding.start_soon(sidecar.pulse.run)

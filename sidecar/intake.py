@@ -8,6 +8,7 @@ that only upstream can judge. Whether a job belongs here at all is decided befor
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -92,6 +93,7 @@ class Intake:
     @property
     def owed(self) -> int:
         """Jobs that were taken and are not settled, those under way to the disk included."""
+        self.hear()
         return self._forwarder.unsettled + self._uncommitted
 
     def refusal_reason(self) -> str | None:
@@ -280,9 +282,21 @@ class Intake:
         """Take a job back; False when it is on its way."""
         return self._forwarder.drop(entry)
 
-    def watch(self, turn: Turn) -> None:
+    def watch(self, turn: Turn, *, since: float | None = None) -> None:
         """Answer a turn's producers when the disk takes too long."""
-        self._deadlines.add(turn)
+        if not turn.answered:
+            self._deadlines.add(turn, since=since)
+
+    def hear(self) -> None:
+        """Take in what the journal has told: a producer may know before us that its job is stored."""
+        if self._storing is not None:
+            self._storing.hear()
+
+    def heard_of(self, turn: LentTurn) -> None:
+        """The journal's thread has taken a turn of its own."""
+        for jobs, epoch, _, _ in turn.parts:
+            self._uncommitted += len(jobs)
+            epoch.unsettled += len(jobs)
 
     def refuse(self, reason: str, jobs: int = 1) -> None:
         """Count a refusal of ours."""
@@ -315,6 +329,9 @@ class Turn:
         for jobs, epoch, _, _ in self.parts:
             payloads += [job.payload for job in jobs]
             origins += [epoch.number] * len(jobs)
+        self._append(payloads, origins)
+
+    def _append(self, payloads: list[bytes], origins: list[int]) -> None:
         self.first = self._journal.append(payloads, origins, self._committed)
         self._intake.watch(self)
 
@@ -333,6 +350,46 @@ class Turn:
         """The disk takes longer than a producer waits."""
         self._intake.refuse("slow_disk", sum(len(jobs) for jobs, _, _, _ in self.parts))
         self._answer(SLOW_COMMIT)
+
+
+class LentTurn(Turn):
+    """What the journal's thread has read itself; the event loop hears of it when it is over."""
+
+    __slots__ = ("_lent", "_lock", "_used")
+
+    def __init__(self, intake: Intake, journal: Journal) -> None:
+        super().__init__(intake, journal)
+        self._lent: list[Callable[[], None]] = []
+        self._lock = threading.Lock()  # who has it looks at `answered` and answers
+        self._used = False
+
+    def add(self, jobs: Sequence[Job], epoch: Epoch, done: Done, answer: Callable[[], None]) -> None:
+        """A command: `answer` tells its client at once, from the thread, that all is well."""
+        self.parts.append((jobs, epoch, done, "fwp"))
+        self._lent.append(answer)
+
+    def _append(self, payloads: list[bytes], origins: list[int]) -> None:
+        self.first = self._journal.append_here(payloads, origins, self._committed, self._at_once)
+
+    def _at_once(self) -> None:
+        with self._lock:
+            if not self.answered:
+                self._used = True
+                for answer in self._lent:
+                    answer()
+
+    def _committed(self, refusal: Refusal | None) -> None:
+        self._intake.heard_of(self)
+        super()._committed(refusal)
+
+    def _answer(self, refusal: Refusal | None) -> None:
+        with self._lock:
+            super()._answer(refusal)
+
+    def expire(self) -> None:
+        """The disk takes longer than a producer waits."""
+        if not self._used:  # else the event loop is about to hear of it
+            super().expire()
 
 
 class Ticket:

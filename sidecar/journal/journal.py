@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import outcome
 import trio
 
 from sidecar.errors import Refusal, StartError
+from sidecar.journal.inlet import Inlet
 from sidecar.journal.lock import Lock
 from sidecar.journal.recovery import Recovery, make_directory, open_store
 from sidecar.journal.requests import Append, Ask, Bury, Done, News, Note, Requeue, Settle, Stop
@@ -67,10 +69,14 @@ class Journal:
         self.requeued: Callable[[Sequence[int]], None] | None = None
         self.set_aside: Callable[[Sequence[int]], None] | None = None
         self.on_commit: Callable[[int, float], None] | None = None
+        self._numbering = threading.Lock()  # ids rise in the order of the queue
         self._first = self._next = store.highest_id() + 1
         self._lock = lock
-        self._writer = Writer(store, space, tell=self._tell, found_flagged=self._found_flagged)
+        self._told: deque[News] = deque()
+        self._writer = Writer(store, space, tell=self._told.append, call=self._call, found_flagged=self._found_flagged)
         self._token: trio.lowlevel.TrioToken | None = None
+        self._called = False  # the event loop knows that something was told
+        self._hearing = False
         self._closed = False
         self._ended = trio.Event()
         self._crash: BaseException | None = None
@@ -125,6 +131,22 @@ class Journal:
             return f"disk stalled: the journal's disk has not answered for {time.monotonic() - since:.0f} s"
         return self._writer.fault
 
+    @property
+    def inlet(self) -> Inlet:
+        """Where sockets can be lent to the thread."""
+        return self._writer.inlet
+
+    @property
+    def busy_for(self) -> float:
+        """Seconds for which the thread has been working on one thing, which may be the disk's fault; 0: it waits."""
+        since = self._writer.busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def takes(self) -> bool:
+        """Whether jobs would be stored right now, as the thread sees it."""
+        return not self._closed and self._writer.fault is None
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Stores what is appended, until cancelled; then commits all that is queued and closes.
 
@@ -142,6 +164,7 @@ class Journal:
             with trio.CancelScope(shield=True):
                 await self._ended.wait()
             thread.join()
+            self._writer.inlet.close()
             self._lock.release(clean=self._writer.clean)
         if self._crash is not None:
             raise self._crash
@@ -166,14 +189,30 @@ class Journal:
         Returns:
             the id of the first; the others follow without a gap. Ids rise in the order of the calls.
         """
-        first = self._next
         if self._closed:
             done(Refusal("not sent: the journal is closed", retry=True))
-            return first
-        self._next = first + len(payloads)
+            return self._next
+        return self._append(payloads, origins, done, None)
+
+    def append_here(
+        self, payloads: Sequence[bytes], origins: Sequence[int], done: Done, at_once: Callable[[], None]
+    ) -> int:
+        """As `append`, on the journal's thread: for what it has read from a socket that was lent to its inlet.
+
+        Args:
+            at_once: called on the thread when they are synced, ahead of `done`: it must neither block nor raise.
+        """
+        return self._append(payloads, origins, done, at_once)
+
+    def _append(
+        self, payloads: Sequence[bytes], origins: Sequence[int], done: Done, at_once: Callable[[], None] | None
+    ) -> int:
         size = sum(map(len, payloads))
         due = time.monotonic() + PATIENCE
-        self._writer.put(Append(first, payloads, origins, done, time.time(), due, size))
+        with self._numbering:
+            first = self._next
+            self._next = first + len(payloads)
+            self._writer.put(Append(first, payloads, origins, done, time.time(), due, size, at_once))
         return first
 
     def settle(self, ids: Sequence[int], done: Callable[[], None] | None = None) -> None:
@@ -242,9 +281,27 @@ class Journal:
 
     # what the thread tells
 
-    def _tell(self, news: News) -> None:
+    def tell(self, call: Callable[[], None]) -> None:
+        """Has something called on the event loop, after all that was told before; from the journal's thread."""
+        self._writer.tell_now(call)
+
+    def _call(self) -> None:
         assert self._token is not None
-        self._token.run_sync_soon(self._hear, news)
+        if not self._called:
+            self._called = True
+            self._token.run_sync_soon(self.hear)
+
+    def hear(self) -> None:
+        """Take in what the thread has told. It comes by itself soon; who needs it now asks for it."""
+        self._called = False
+        if self._hearing:
+            return
+        self._hearing = True
+        try:
+            while self._told:
+                self._hear(self._told.popleft())
+        finally:
+            self._hearing = False
 
     def _hear(self, news: News) -> None:
         counts = news.counts
@@ -263,9 +320,10 @@ class Journal:
         self._token.run_sync_soon(self._requeue, flagged)
 
     def _requeue(self, flagged: list[int]) -> None:
-        first = self._next
-        self._next += len(flagged)
-        self._writer.put(Requeue(flagged, first, self._tell_requeued))
+        with self._numbering:
+            first = self._next
+            self._next += len(flagged)
+            self._writer.put(Requeue(flagged, first, self._tell_requeued))
 
     def _tell_requeued(self, ids: range) -> None:
         log.info("dead_letters_requeued", message=f"{len(ids):,} dead letters are jobs again", jobs=len(ids))

@@ -133,6 +133,15 @@ class Pending:
         self.settling += sum(len(settle.ids) for settle in group.settles)
         self.others.extendleft(reversed(group.others))
 
+    @staticmethod
+    def answers(group: Group) -> list[Callable[[], None]]:
+        """What is to be called at once when the transaction is on the disk; ask before `finish`."""
+        return [
+            append.at_once
+            for append, stored in group.taken
+            if append.at_once is not None and stored == len(append.payloads)
+        ]
+
     def finish(self, group: Group) -> list[Callable[[], None]]:
         """The transaction is on the disk: the calls that tell so; what is left of a large append waits again."""
         calls: list[Callable[[], None]] = []

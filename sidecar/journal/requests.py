@@ -28,6 +28,8 @@ class Append(msgspec.Struct):
     at: float
     due: float
     size: int
+    at_once: Callable[[], None] | None = None
+    """Called on the thread as soon as all of them are on the disk, ahead of `done`."""
     doubtful: bool = False
     """A commit with some of them failed: they may come back after a crash."""
 

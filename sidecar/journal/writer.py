@@ -10,13 +10,13 @@ up to a second and is then refused. Deletions of settled jobs go on whenever the
 from __future__ import annotations
 
 import math
-import queue
 import sqlite3
 import time
 from collections.abc import Callable
 from functools import partial
 
 from sidecar.journal.connection import Damaged, is_damage
+from sidecar.journal.inlet import Inlet
 from sidecar.journal.pending import Pending
 from sidecar.journal.reading import Counts
 from sidecar.journal.recovery import Recovery, rebuild
@@ -36,6 +36,9 @@ STOP_PATIENCE = 2.0
 """Seconds that a stop waits for a disk that refuses."""
 FULL_SAID_EVERY = 10.0
 """Seconds between two lines about a full journal: beside a slow link it is full and not full many times a second."""
+CALL_AFTER = 0.001
+"""Seconds after which the event loop is called about jobs whose producers know already: mostly it looks before, when
+the next one comes, and then it has been woken once and not twice."""
 RETRY_PAGE = 100
 """Flagged dead letters that are put back in one transaction."""
 
@@ -44,7 +47,8 @@ class Writer:
     """Runs in a thread of its own from `run` on; `put` may be called from any thread.
 
     Args:
-        tell: hands a News to the event loop; called from the thread.
+        tell: lays a News out for the event loop; called from the thread, as the others.
+        call: makes the event loop look at what was told.
         found_flagged: tells the event loop the ids of dead letters that are to be put back.
 
     Attributes:
@@ -59,13 +63,16 @@ class Writer:
         space: Space,
         *,
         tell: Callable[[News], None],
+        call: Callable[[], None],
         found_flagged: Callable[[list[int]], None],
     ) -> None:
         self._store = store
         self._space = space
         self._tell = tell
+        self._call = call
+        self._call_by = math.inf
         self._found_flagged = found_flagged
-        self._queue: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self.inlet = Inlet()
         self._pending = Pending()
         self._calls: list[Callable[[], None]] = []
         self._counts = store.counts()
@@ -93,7 +100,7 @@ class Writer:
 
     def put(self, request: Request) -> None:
         """Queues a request; they are looked at in this order."""
-        self._queue.put(request)
+        self.inlet.put(request)
 
     def run(self) -> None:
         """Works until told to stop and everything is committed, or the disk has refused for too long."""
@@ -101,7 +108,7 @@ class Writer:
         while not self._finished():
             self.busy_since = None
             self._collect()
-            self.busy_since = now = time.monotonic()
+            now = time.monotonic()
             if self._broken is not None:
                 self._mend(now)
             while self._broken is None and self._commit_due(now):
@@ -113,19 +120,18 @@ class Writer:
                 self._guard(self._put_back)
             if self._broken is None and now >= self._upkeep_at:
                 self._guard(partial(self._upkeep, now))
+            if now >= self._call_by:
+                self._call_loop()
         self._close()
 
     # what to do next
 
     def _collect(self) -> None:
         """Takes all that is queued; waits until something is, or is due."""
-        try:
-            request = self._queue.get(timeout=self._pause(time.monotonic()))
-        except queue.Empty:
-            return
-        self._pending.add(request)
-        for _ in range(self._queue.qsize()):
-            self._pending.add(self._queue.get_nowait())
+        requests = self.inlet.wait(self._pause(time.monotonic()))
+        self.busy_since = time.monotonic()
+        for request in requests:
+            self._pending.add(request)
         if self._pending.stop and self._stop_by is None:
             self._stop_by = time.monotonic() + STOP_PATIENCE
 
@@ -139,6 +145,7 @@ class Writer:
             until = min(until, settle_due)
         if self._pending.appends:
             until = min(until, self._pending.appends[0].due)
+        until = min(until, self._call_by)
         return max(0.0, until - now)
 
     def _finished(self) -> bool:
@@ -146,7 +153,7 @@ class Writer:
             return False
         if self._broken is not None:
             return time.monotonic() > self._stop_by
-        return not self._pending.unwritten and self._queue.empty()
+        return not self._pending.unwritten and self.inlet.empty
 
     def _commit_due(self, now: float) -> bool:
         return self._pending.must_write(now) or bool(self._pending.appends and self._room_for_next())
@@ -180,9 +187,17 @@ class Writer:
             return
         seconds = time.perf_counter() - started
         self._account(group.jobs, removed, group.change)
-        self._space.wrote(group.jobs, group.bytes, removed)
+        answers = self._pending.answers(group)
         self._calls += self._pending.finish(group)
-        self._say(jobs=group.jobs, seconds=seconds)
+        hurried = len(self._calls) > len(answers)
+        self._publish(group.jobs, seconds)
+        for answer in answers:
+            answer()
+        if hurried:
+            self._call_loop()
+        else:
+            self._call_by = min(self._call_by, time.monotonic() + CALL_AFTER)
+        self._space.wrote(group.jobs, group.bytes, removed)
         if self._space.wal >= CHECKPOINT_DUE:
             self._guard(self._checkpoint)
 
@@ -196,7 +211,22 @@ class Writer:
             counts.last_id if last is None else last.first + len(last.payloads) - 1,
         )
 
-    def _say(self, *, jobs: int = 0, seconds: float = 0.0) -> None:
+    def tell_now(self, call: Callable[[], None]) -> None:
+        """Has something called on the event loop; from this thread."""
+        self._calls.append(call)
+        self._say()
+
+    def _say(self) -> None:
+        """Tells the event loop how things stand."""
+        self._publish()
+        self._call_loop()
+
+    def _call_loop(self) -> None:
+        self._call_by = math.inf
+        self._call()
+
+    def _publish(self, jobs: int = 0, seconds: float = 0.0) -> None:
+        """Lays the news out for the event loop, which takes them when it looks or is called."""
         calls, self._calls = self._calls, []
         oldest = self._oldest if self._counts.jobs else None
         news = News(self._counts, calls, self._space.size, oldest, self._missing, self._recovery, jobs, seconds)
@@ -320,7 +350,7 @@ class Writer:
             self._space.vacuum(self._store)
             if self._space.wal >= CHECKPOINT_DUE:
                 self._checkpoint()
-            self._upkeep_at = now if self._queue.empty() and not self._pending.unwritten else now + VACUUM_EVERY
+            self._upkeep_at = now if self.inlet.empty and not self._pending.unwritten else now + VACUUM_EVERY
         self._say()
 
     def _look_at_head(self) -> None:

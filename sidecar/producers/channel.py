@@ -3,12 +3,16 @@
 Writing never blocks and never fails: what the kernel doesn't take at once is kept and sent by a task that lives only as
 long as that, and a connection that broke swallows the rest; reading tells of the end. So a reply costs one system call
 and no task switch, which is most of what a producer waits for besides the disk.
+
+The event loop owns the socket. It can lend the next bytes to another thread (`lend`), and neither writes nor closes the
+socket until it has them back.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -27,6 +31,9 @@ class Channel(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send, now or soon, in order."""
+
+    def take_back(self, loan: Loan, data: bytes) -> None:
+        """End a loan, which no thread uses any more; `data` is written unless the thread has sent what it was lent."""
 
     @property
     def unsent(self) -> int:
@@ -71,16 +78,50 @@ class _Outgoing:
             await self.empty.wait()
 
 
+class Loan:
+    """Bytes that another thread may send, and the socket that stays open for it as long as that.
+
+    Attributes:
+        sent: how many the kernel took; None: the thread has not tried.
+    """
+
+    __slots__ = ("_data", "_sock", "sent")
+
+    def __init__(self, sock: socket.socket, data: bytes) -> None:
+        self._sock = sock
+        self._data = data
+        self.sent: int | None = None
+
+    def use(self) -> None:
+        """Send them, from any thread. Never blocks, never fails: the loop finds out what is left to be done."""
+        try:
+            self.sent = self._sock.send(self._data)
+        except OSError:  # full or broken: the loop tries again, and knows what to make of it
+            self.sent = 0
+
+    @property
+    def rest(self) -> bytes:
+        """What was not sent by a thread that has tried."""
+        return self._data[self.sent :]
+
+    @property
+    def over(self) -> bool:
+        """Whether all was sent."""
+        return self.sent == len(self._data)
+
+
 class PlainChannel:
     """A TCP connection, read and written without a layer in between: this is the hot path."""
 
-    __slots__ = ("_closed", "_outgoing", "_sock", "_spawn")
+    __slots__ = ("_closed", "_ended", "_loan", "_outgoing", "_sock", "_spawn")
 
     def __init__(self, sock: socket.socket, spawn: Spawn) -> None:
         self._sock = sock
         self._spawn = spawn
         self._outgoing = _Outgoing()
-        self._closed = False
+        self._closed = False  # nothing is sent any more
+        self._ended = False  # nor received
+        self._loan: Loan | None = None
 
     async def receive(self) -> bytes:
         try:
@@ -97,7 +138,7 @@ class PlainChannel:
     def write(self, data: bytes) -> None:
         if self._closed:
             return
-        if self._outgoing.size:
+        if self._outgoing.size or self._lent:
             self._outgoing.add(data)
             return
         try:
@@ -110,6 +151,36 @@ class PlainChannel:
         if sent < len(data):
             self._outgoing.add(data[sent:])
             self._spawn(self._send_rest)
+
+    @property
+    def socket(self) -> socket.socket:
+        """What the bytes go through."""
+        return self._sock
+
+    def lend(self, data: bytes) -> Loan | None:
+        """Let another thread send the next bytes, from any thread; None when others must leave before them."""
+        if self._closed or self._lent or self._outgoing.size:
+            return None
+        self._loan = Loan(self._sock, data)
+        return self._loan
+
+    @property
+    def _lent(self) -> bool:
+        return self._loan is not None and not self._loan.over
+
+    def take_back(self, loan: Loan, data: bytes) -> None:
+        if loan is not self._loan:
+            return  # it was used up, and another one may have been given since
+        self._loan = None
+        if self._ended:
+            self._sock.close()
+            return
+        rest = data if loan.sent is None else loan.rest
+        if self._outgoing.size:
+            rest += self._outgoing.take()
+            self._outgoing.sent(self._outgoing.size)
+        if rest:
+            self.write(rest)
 
     async def _send_rest(self) -> None:
         try:
@@ -142,10 +213,15 @@ class PlainChannel:
         await self._outgoing.wait()
 
     def close(self) -> None:
-        self._closed = True
-        if self._sock.fileno() >= 0:
-            trio.lowlevel.notify_closing(self._sock)
+        self._closed = self._ended = True
+        if self._sock.fileno() < 0:
+            return
+        trio.lowlevel.notify_closing(self._sock)
+        if not self._lent:
             self._sock.close()
+            return
+        with suppress(OSError):  # the peer has left already
+            self._sock.shutdown(socket.SHUT_RDWR)  # the descriptor must stay: its number may be another's in a moment
 
 
 class TlsChannel:
@@ -173,6 +249,9 @@ class TlsChannel:
         if not self._sending:
             self._sending = True
             self._spawn(self._send)
+
+    def take_back(self, loan: Loan, data: bytes) -> None:
+        raise NotImplementedError("nothing is lent")
 
     async def _send(self) -> None:
         try:

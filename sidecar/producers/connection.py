@@ -18,7 +18,8 @@ from sidecar.intake import Intake, Verdicts
 from sidecar.logs import FloodLog
 from sidecar.metrics import Counts
 from sidecar.origins import Origin
-from sidecar.producers.channel import Channel
+from sidecar.producers.channel import Channel, PlainChannel
+from sidecar.producers.express import STAMP_STEP, Express, Rider
 from sidecar.producers.passing import PassedCommand, Way
 from sidecar.producers.replies import ReplyQueue
 from sidecar.protocol.handshake import Greeting, Hello
@@ -41,9 +42,9 @@ MAX_UNSENT = 1 << 20
 """Bytes of replies that a client may leave unread before it isn't read from."""
 SWALLOW_FOR, SWALLOW_PAUSE = 5.0, 0.2
 """Seconds that a client which is refused in the middle of a line may go on sending, in all and without a byte."""
-STAMP_STEP = 1e-6
-"""Seconds between the stamps of jobs that arrived together: Faktory keeps scheduled jobs that are equal to the last
-byte only once, and stamps each PUSH anew."""
+
+LEND_PATIENCE = 0.05
+"""Seconds that the replies to a producer's pushes may take; after that its connection isn't lent this time."""
 
 EMPTY_MAP = bulk(b"{}")
 
@@ -68,6 +69,7 @@ class Services:
     counts: Counts
     floods: FloodLog
     password: str | None
+    express: Express | None
     openings: WeakValueDictionary[str, trio.Lock]
     """One lock a worker: its connections are opened upstream in the order of their HELLOs."""
 
@@ -92,6 +94,8 @@ class Connection:
         self._hello = Hello({})
         self._tunnel: Tunnel | None = None
         self._arrived = trio.current_time()  # when the commands came that are being carried out
+        self._rider: Rider | None = None
+        self._plain = False  # the last that came was nothing but certain pushes
         self._passed = 0  # commands on their way to upstream, unanswered
         self._held = 0  # bytes of commands that came since nothing was owed
 
@@ -177,6 +181,9 @@ class Connection:
 
     async def _serve_producer(self) -> None:
         """Serve a client that pushes; it becomes a consumer by its first FETCH."""
+        express = self._services.express
+        if express is not None and isinstance(self._channel, PlainChannel):
+            self._rider = Rider(express, self._channel, self._replies, self._origin)
         self._services.counts.producers += 1
         try:
             while await self._commands() is Next.TUNNEL:
@@ -243,7 +250,7 @@ class Connection:
                     self._held = 0
                 if self._channel.unsent > MAX_UNSENT:
                     await self._channel.flushed()
-            data = await self._channel.receive()
+            data = await self._receive()
             if not data:
                 break
             self._arrived = trio.current_time()
@@ -260,6 +267,15 @@ class Connection:
             self._tunnel.end()
         await self._channel.flushed()
         return Next.END
+
+    async def _receive(self) -> bytes:
+        """The next bytes; while a producer has nothing to say but pushes the journal's thread takes them."""
+        if self._rider is not None and self._plain and not self._lines.pending and self._tunnel is None:
+            with trio.move_on_after(LEND_PATIENCE):
+                await self._replies.at_most(0)
+            if not self._replies.owed and (data := await self._rider.receive()) is not None:
+                return data
+        return await self._channel.receive()
 
     async def _refuse_line(self, error: LineTooLong) -> None:
         """Carry out what came before a line that is too long, and refuse it."""
@@ -279,15 +295,18 @@ class Connection:
     async def _take(self, lines: list[bytes]) -> Next:
         """Carry out complete lines in their order, as far as they go."""
         clock = time.time()
+        self._plain = True
         run: list[Job] = []  # certain jobs pushed one after the other: they share a commit and a slot
         for index, line in enumerate(lines):
             now = stamp(clock + index * STAMP_STEP)
             if line.startswith(b"PUSH ") and (job := examine(line[5:], now)) is not None:
+                self._plain &= not job.confirmed
                 if run and run[0].confirmed is not job.confirmed:
                     await self._push(run)
                     run = []
                 run.append(job)
                 continue
+            self._plain = False
             if run:
                 await self._push(run)
                 run = []

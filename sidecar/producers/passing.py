@@ -74,6 +74,7 @@ class PassedCommand:
 
     def start(self, verb: bytes, origin: Origin) -> None:
         """Go as soon as the barrier of this verb has passed."""
+        self._intake.hear()
         match BARRIERS.get(verb, Barrier.OWN):
             case Barrier.NONE:
                 self._go()

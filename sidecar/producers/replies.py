@@ -6,18 +6,20 @@ from collections import deque
 
 import trio
 
-from sidecar.producers.channel import Channel
+from sidecar.producers.channel import Channel, Loan
 
 
 class Slot:
     """The place of one command's reply, or of several commands' in a row; filled once."""
 
-    __slots__ = ("data", "queue", "weight")
+    __slots__ = ("data", "loan", "queue", "weight")
 
     def __init__(self, queue: ReplyQueue, weight: int) -> None:
         self.queue = queue
         self.weight = weight
         self.data: bytes | None = None
+        self.loan: Loan | None = None
+        """The thread that has it may have sent this reply; then it is what was lent."""
 
     def fill(self, data: bytes) -> None:
         """The reply is known; it leaves as soon as all before it have left."""
@@ -53,6 +55,9 @@ class ReplyQueue:
         slots = self._slots
         if slots[0] is not slot:
             return
+        if slot.loan is not None and slot.data is not None:
+            self._channel.take_back(slot.loan, slot.data)
+            slot.data = b""
         ready = []
         while slots and (data := slots[0].data) is not None:
             self.owed -= slots.popleft().weight

@@ -115,6 +115,8 @@ async def sidecar(upstream: str, directory: Path, *, link: bool = True, **settin
         async with trio.open_nursery() as nursery:
             for task in (parts.deadlines.run, parts.forwarder.run, parts.intake.run, parts.side.run, listener.run):
                 nursery.start_soon(task)
+            if parts.express is not None:
+                nursery.start_soon(parts.express.run)
             if link:
                 nursery.start_soon(parts.link.run)
             yield Running(parts, int(listener.addresses[0].rpartition(":")[2]))

@@ -53,9 +53,12 @@ class Step:
 
 
 STEPS = {
-    "append": Step("sidecar.journal.journal:Journal.append", count=9),
+    "append": Step("sidecar.journal.journal:Journal._append", count=9),
+    "read": Step("sidecar.producers.express:Express._read", count=9),
     "commit": Step("sidecar.journal.store:Store.commit", adds, count=9),
-    "acknowledge": Step("sidecar.producers.replies:ReplyQueue.filled", count=17),
+    "acknowledge": Step("sidecar.producers.replies:ReplyQueue.filled", count=3),
+    "answer": Step("sidecar.producers.channel:Loan.use", count=17),
+    "hear": Step("sidecar.intake:LentTurn._committed", count=17),
     "send": Step("sidecar.upstream.pipe:Pipe.send", with_jobs, count=7),
     "reply": Step("sidecar.forwarder.forwarder:Forwarder._answered", count=7),
     "settle": Step("sidecar.journal.journal:Journal.settle", count=7),

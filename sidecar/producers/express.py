@@ -1,0 +1,197 @@
+"""Plain pushes of producers that have nothing else to say: read, stored and answered by the journal's thread.
+
+A push that goes through the event loop costs two more wake-ups and trio's bookkeeping, which beside a fast disk is most
+of what its producer waits for. So the connection of a producer that has just pushed, and is owed nothing, is lent to
+the thread that will have to store the next push anyway. The thread hands everything but certain, unconfirmed pushes
+back untouched. The event loop hears of what was stored a moment later, does all the bookkeeping, and takes the
+connections back when the disk stalls.
+
+The invariant: a connection has one reader, the event loop or the thread, and is lent only while nothing is owed to its
+client; so replies keep their order.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
+import outcome
+import trio
+
+from sidecar.errors import Refusal
+from sidecar.intake import Intake, LentTurn, Verdicts
+from sidecar.journal import Journal
+from sidecar.journal.inlet import Source
+from sidecar.origins import Origin
+from sidecar.producers.channel import RECEIVE_BYTES, Loan, PlainChannel
+from sidecar.producers.replies import ReplyQueue, Slot
+from sidecar.protocol.jobs import Job, examine, stamp
+from sidecar.protocol.replies import OK
+
+STAMP_STEP = 1e-6
+"""Seconds between the stamps of jobs that arrived together: Faktory keeps scheduled jobs that are equal to the last
+byte only once, and stamps each PUSH anew."""
+LOOK_EVERY, STALLED = 0.5, 1.0
+"""Seconds between looks at the thread, and after which its connections are taken back: a producer is answered in 4."""
+
+
+class Express:
+    """The connections that are lent, and what the thread does with them.
+
+    Args:
+        journal: whose thread it is.
+    """
+
+    def __init__(self, intake: Intake, journal: Journal) -> None:
+        self._intake = intake
+        self.journal = journal
+        self._turn: LentTurn | None = None  # the last one that the thread has handed over
+        journal.inlet.read = self._read
+
+    async def run(self) -> None:
+        """Take the connections back whenever the disk stalls, until cancelled."""
+        while True:
+            await trio.sleep(LOOK_EVERY)
+            if self.journal.busy_for > STALLED:
+                self._take_back()
+
+    def _take_back(self) -> None:
+        riders = self.journal.inlet.unwatch_all()
+        self._intake.hear()
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            self._intake.watch(turn, since=trio.current_time() - self.journal.busy_for)
+        for rider in riders:
+            cast(Rider, rider).get_off()
+
+    def _read(self, ready: Sequence[Source]) -> None:
+        """On the thread: what these have sent."""
+        turn: LentTurn | None = None
+        clock = time.time()
+        takes = self.journal.takes
+        for source in ready:
+            rider = cast(Rider, source)
+            data = rider.read()
+            if data is None:
+                continue
+            jobs = self._plain(data, clock) if takes else None
+            loan = rider.borrow(OK * len(jobs)) if jobs is not None else None
+            if jobs is None or loan is None:
+                self.journal.inlet.unwatch(rider)
+                self.journal.tell(partial(rider.hand_back, data))
+                continue
+            if turn is None:
+                turn = LentTurn(self._intake, self.journal)
+            turn.add(jobs, rider.origin.epoch, partial(rider.answer, loan, len(jobs)), loan.use)
+            clock += len(jobs) * STAMP_STEP
+        if turn is not None:
+            self._turn = turn
+            turn.hand_over()
+
+
+    def _plain(self, data: bytes, clock: float) -> list[Job] | None:
+        try:
+            return plain_pushes(data, clock)
+        except Exception:
+            return None  # a defect: the event loop meets it again, says so, and ends this connection alone
+
+
+class Rider:
+    """One connection that can be lent.
+
+    Args:
+        origin: order domain of its jobs; no other connection's.
+    """
+
+    def __init__(self, express: Express, channel: PlainChannel, replies: ReplyQueue, origin: Origin) -> None:
+        self._express = express
+        self._channel = channel
+        self._replies = replies
+        self.origin = origin
+        self._sock: socket.socket = channel.socket
+        self._descriptor = self._sock.fileno()
+        self._task: trio.lowlevel.Task | None = None
+        self._loan: Loan | None = None
+        self._slot: Slot | None = None
+
+    def fileno(self) -> int:
+        """The connection's descriptor."""
+        return self._descriptor
+
+    async def receive(self) -> bytes | None:
+        """Lend the connection until something comes that the thread doesn't take.
+
+        Returns:
+            what came, untouched; empty at the end of the connection; None: the connection is back because of the disk.
+        """
+        if self._sock.fileno() < 0:
+            return b""
+        inlet = self._express.journal.inlet
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._task = None
+            inlet.unwatch(self)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._task = trio.lowlevel.current_task()
+        inlet.watch(self)
+        return cast("bytes | None", await trio.lowlevel.wait_task_rescheduled(abort))
+
+    def hand_back(self, data: bytes | None) -> None:
+        """The connection is the event loop's again."""
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task, outcome.Value(data))
+
+    def get_off(self) -> None:
+        """The disk stalls. What the thread has read and not answered is owed before all that follows."""
+        if self._loan is not None:
+            self._slot = self._replies.slot()
+            self._slot.loan = self._loan
+        self.hand_back(None)
+
+    def answer(self, loan: Loan, jobs: int, verdicts: Verdicts) -> None:
+        """The thread has answered these pushes, or hasn't."""
+        data = verdicts.line() * jobs if isinstance(verdicts, Refusal) else OK * jobs
+        if self._loan is loan:
+            self._loan = None
+        if self._slot is not None and self._slot.loan is loan:
+            slot, self._slot = self._slot, None
+            slot.fill(data)
+        else:
+            self._channel.take_back(loan, data)
+
+    # on the thread
+
+    def read(self) -> bytes | None:
+        """What has come; empty at the end, however it came; None: nothing after all."""
+        try:
+            return self._sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def borrow(self, reply: bytes) -> Loan | None:
+        """The right to answer; None when earlier replies are not sent."""
+        self._loan = self._channel.lend(reply)
+        return self._loan
+
+
+def plain_pushes(data: bytes, clock: float) -> list[Job] | None:
+    """The jobs of some whole `PUSH` lines that Faktory is certain to accept; None when there is anything else."""
+    if data[-1:] != b"\n":
+        return None
+    jobs: list[Job] = []
+    for index, line in enumerate(data[:-1].split(b"\n")):
+        if not line.startswith(b"PUSH "):
+            return None
+        payload = line[5:-1] if line.endswith(b"\r") else line[5:]
+        job = examine(payload, stamp(clock + index * STAMP_STEP))
+        if job is None or job.confirmed:
+            return None
+        jobs.append(job)
+    return jobs
