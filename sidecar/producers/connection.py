@@ -19,12 +19,13 @@ from sidecar.logs import FloodLog
 from sidecar.metrics import Counts
 from sidecar.origins import Origin
 from sidecar.producers.channel import Channel, PlainChannel
-from sidecar.producers.express import STAMP_STEP, Express, Rider
+from sidecar.producers.express import Express, Rider
 from sidecar.producers.passing import PassedCommand, Way
 from sidecar.producers.replies import ReplyQueue
 from sidecar.protocol.handshake import Greeting, Hello
 from sidecar.protocol.jobs import Job, examine, examine_array, stamp
 from sidecar.protocol.lines import LineReader, LineTooLong
+from sidecar.protocol.pushes import STAMP_STEP
 from sidecar.protocol.replies import OK, ProtocolError, bulk, error_text
 from sidecar.tunnel import Tunnel, open_tunnel
 from sidecar.upstream.dial import Dialer, DialError

@@ -28,12 +28,10 @@ from sidecar.journal.inlet import Source
 from sidecar.origins import Origin
 from sidecar.producers.channel import RECEIVE_BYTES, Loan, PlainChannel
 from sidecar.producers.replies import ReplyQueue, Slot
-from sidecar.protocol.jobs import Job, examine, stamp
+from sidecar.protocol.jobs import Job
+from sidecar.protocol.pushes import STAMP_STEP, plain_pushes
 from sidecar.protocol.replies import OK
 
-STAMP_STEP = 1e-6
-"""Seconds between the stamps of jobs that arrived together: Faktory keeps scheduled jobs that are equal to the last
-byte only once, and stamps each PUSH anew."""
 LOOK_EVERY, STALLED = 0.5, 1.0
 """Seconds between looks at the thread, and after which its connections are taken back: a producer is answered in 4."""
 
@@ -91,8 +89,8 @@ class Express:
             self._turn = turn
             turn.hand_over()
 
-
-    def _plain(self, data: bytes, clock: float) -> list[Job] | None:
+    @staticmethod
+    def _plain(data: bytes, clock: float) -> list[Job] | None:
         try:
             return plain_pushes(data, clock)
         except Exception:
@@ -179,19 +177,3 @@ class Rider:
         """The right to answer; None when earlier replies are not sent."""
         self._loan = self._channel.lend(reply)
         return self._loan
-
-
-def plain_pushes(data: bytes, clock: float) -> list[Job] | None:
-    """The jobs of some whole `PUSH` lines that Faktory is certain to accept; None when there is anything else."""
-    if data[-1:] != b"\n":
-        return None
-    jobs: list[Job] = []
-    for index, line in enumerate(data[:-1].split(b"\n")):
-        if not line.startswith(b"PUSH "):
-            return None
-        payload = line[5:-1] if line.endswith(b"\r") else line[5:]
-        job = examine(payload, stamp(clock + index * STAMP_STEP))
-        if job is None or job.confirmed:
-            return None
-        jobs.append(job)
-    return jobs
