@@ -8,6 +8,7 @@ skipped, loudly, on a developer's machine; where the environment has `CI`, they 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +37,12 @@ NEEDS: dict[str, tuple[str, ...]] = {
 
 brought: dict[str, Path | parts.PartMissing] = {}
 """Every part that was asked for in this run: where it is, or why not."""
+
+
+def pytest_configure() -> None:
+    """Makes Ctrl-C work in what the tests start, also from a shell's background job: there it is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

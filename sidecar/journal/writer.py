@@ -186,6 +186,7 @@ class Writer:
             self._failed(error)
             return
         seconds = time.perf_counter() - started
+        self.busy_since = time.monotonic()  # the disk has answered
         self._account(group.jobs, removed, group.change)
         answers = self._pending.answers(group)
         self._calls += self._pending.finish(group)
