@@ -15,9 +15,6 @@ from typing import Protocol
 
 from sidecar.journal.requests import Request
 
-MOST_SOURCES = 200
-"""Sockets that are read between two commits."""
-
 
 class Source(Protocol):
     """Something with a descriptor that is lent to the thread."""
@@ -30,7 +27,7 @@ class Inlet:
     """The thread's queue and its sockets.
 
     Attributes:
-        read: called on the thread with the sources that are readable.
+        read: called on the thread with the sources that are readable; what it leaves unread comes again.
     """
 
     def __init__(self) -> None:
@@ -101,7 +98,6 @@ class Inlet:
                     os.read(self._bell, 64)
                 elif (source := self._sources.get(key.fd)) is not None:
                     ready.append(source)
-            del ready[MOST_SOURCES:]  # the others are still readable the next time
             if ready and self.read is not None:
                 self.read(ready)
 

@@ -36,6 +36,10 @@ LOOK_EVERY, STALLED = 0.5, 1.0
 """Seconds between looks at the thread, and after which its connections are taken back: a producer is answered in 4."""
 
 
+MOST_BYTES = 256 * 1024
+"""Of pushes that are read between two commits, about: some 30 ms of work, during which the event loop may wait."""
+
+
 class Express:
     """The connections that are lent, and what the thread does with them.
 
@@ -46,6 +50,7 @@ class Express:
     def __init__(self, intake: Intake, journal: Journal) -> None:
         self._intake = intake
         self.journal = journal
+        self._place = 0  # counts on, so that nobody is always the last
         self._turn: LentTurn | None = None  # the last one that the thread has handed over
         journal.inlet.read = self._read
 
@@ -70,11 +75,17 @@ class Express:
         turn: LentTurn | None = None
         clock = time.time()
         takes = self.journal.takes
-        for source in ready:
+        size = 0
+        first = self._place % len(ready)
+        for source in (*ready[first:], *ready[:first]):
+            if size > MOST_BYTES:
+                break
+            self._place += 1
             rider = cast(Rider, source)
             data = rider.read()
             if data is None:
                 continue
+            size += len(data)
             jobs = self._plain(data, clock) if takes else None
             loan = rider.borrow(OK * len(jobs)) if jobs is not None else None
             if jobs is None or loan is None:

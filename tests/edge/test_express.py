@@ -112,6 +112,25 @@ async def test_a_push_in_pieces_and_many_at_once(tmp_path: Path) -> None:
         assert len({job["jid"] for job in server.stored()}) == 5_002
 
 
+async def test_nobody_is_served_at_the_expense_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(express, "MOST_BYTES", 10)
+    async with faktory() as server, sidecar(server.url, tmp_path, SIDECAR_ACK="disk") as running:
+        greedy = [await rider(running, f"greedy-{number}") for number in range(4)]
+        modest = await rider(running, "modest")
+
+        async def flood(client: Client, name: str) -> None:
+            for number in range(100_000):
+                assert await client.call(push(f"{name}-{number:06}")) == OK
+
+        async with trio.open_nursery() as nursery:
+            for number, client in enumerate(greedy):
+                nursery.start_soon(flood, client, f"greedy-{number}")
+            for number in range(50):
+                assert await modest.call(push(f"modest-{number:04}")) == OK
+            nursery.cancel_scope.cancel()
+        assert server.url
+
+
 async def test_the_end_of_a_lent_connection(tmp_path: Path) -> None:
     async with faktory() as server, sidecar(server.url, tmp_path, SIDECAR_ACK="disk") as running:
         polite, half, rude = [await rider(running, name) for name in ("polite", "half", "rude")]
