@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import secrets
 import time
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
@@ -14,27 +13,25 @@ import trio
 from sidecar.deadlines import ANSWER_WITHIN, Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
-from sidecar.intake import Intake, Verdicts
+from sidecar.intake import Intake
 from sidecar.logs import FloodLog
 from sidecar.metrics import Counts
 from sidecar.origins import Origin
 from sidecar.producers.channel import Channel, PlainChannel
 from sidecar.producers.express import Express, Rider
+from sidecar.producers.greeting import Handshake
 from sidecar.producers.passing import PassedCommand, Way
 from sidecar.producers.replies import ReplyQueue
-from sidecar.protocol.handshake import Greeting, Hello
+from sidecar.protocol.handshake import Hello
 from sidecar.protocol.jobs import Job, examine, examine_array, stamp
 from sidecar.protocol.lines import LineReader, LineTooLong
 from sidecar.protocol.pushes import STAMP_STEP
-from sidecar.protocol.replies import OK, ProtocolError, bulk, error_text
+from sidecar.protocol.replies import OK, bulk, error_text
 from sidecar.tunnel import Tunnel, open_tunnel
+from sidecar.turns import Verdicts
 from sidecar.upstream.dial import Dialer, DialError
 from sidecar.upstream.side import GOODBYE, SideConnection
 
-HANDSHAKE_WITHIN = 2.0
-"""Seconds for a client's HELLO, as Faktory has it."""
-HASH_ROUNDS = 1_000
-"""Password hash iterations asked of local clients: 0.3 ms of Python a connection. Faktory asks for 4,000 to 8,095."""
 MAX_OWED = 10_000
 """Commands that a pipelining client may have unanswered before it isn't read from."""
 MAX_HELD = 4 << 20
@@ -102,11 +99,12 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the client until one side ends the connection."""
-        accepted = False
-        with trio.move_on_after(HANDSHAKE_WITHIN):
-            accepted = await self._shake_hands()
-        if not accepted:
+        services = self._services
+        handshake = Handshake(self._channel, self._lines, services.password, services.floods, self._peer)
+        hello = await handshake.run()
+        if hello is None:
             return
+        self._hello, self._early, self._arrived = hello, handshake.early, handshake.arrived
         if self._hello.wid:
             self._origin = self._services.intake.origin(self._hello.wid)
             if not await self._open_tunnel():
@@ -116,67 +114,6 @@ class Connection:
             await self._serve_producer()
         if self._tunnel is not None:
             await self._serve_consumer(self._tunnel)
-
-    # Handshake -----------------------------------------------------------------------------------------------------
-
-    async def _shake_hands(self) -> bool:
-        """Greet and check the client; True when it may go on."""
-        password = self._services.password
-        greeting = Greeting(2)
-        if password is not None:
-            greeting = Greeting(2, salt=secrets.token_hex(8), iterations=HASH_ROUNDS)
-        self._channel.write(greeting.encode())
-        line = await self._first_line()
-        if line is None:
-            return False
-        try:
-            self._hello = Hello.parse(line)
-        except ProtocolError as error:
-            self._report_stranger(line, str(error))
-            return False
-        if password is not None and not self._hello.accepts(password, greeting):
-            self._channel.write(Refusal("Invalid password").line())
-            self._services.floods.warning(
-                trio.current_time(),
-                "wrong_password",
-                message="A local client sent a wrong password",
-                key=self._peer.rpartition(":")[0],
-                peer=self._peer,
-            )
-            return False
-        return True
-
-    async def _first_line(self) -> bytes | None:
-        """The client's first line; None when it left, or didn't come to an end."""
-        while not self._early:
-            data = await self._channel.receive()
-            if not data:
-                return None
-            self._arrived = trio.current_time()
-            if data.startswith(b"\x16\x03") and not self._lines.pending:
-                self._report_stranger(data[:3], "")
-                return None
-            try:
-                self._early = self._lines.feed(data)
-            except LineTooLong:
-                return None
-        return self._early.pop(0)
-
-    def _report_stranger(self, line: bytes, why: str) -> None:
-        """One clear record for a client that speaks something else."""
-        host = self._peer.rpartition(":")[0]
-        if line.startswith(b"\x16\x03"):
-            kind, what = (
-                "TLS",
-                "A client speaks TLS, this endpoint doesn't: use tcp:// in its FAKTORY_URL, or SIDECAR_LISTEN_TLS_CERT",
-            )
-        elif line.split(b" ", 1)[0] in {b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH"}:
-            kind, what = "HTTP", "A client speaks HTTP, this is the Faktory endpoint: HTTP is at SIDECAR_HTTP_LISTEN"
-        else:
-            kind, what = "", f"A client's greeting is not understood: {why}"
-        self._services.floods.warning(
-            trio.current_time(), "stranger", message=what, key=f"{kind} {host}", peer=self._peer
-        )
 
     # Roles ---------------------------------------------------------------------------------------------------------
 

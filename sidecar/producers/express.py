@@ -22,7 +22,7 @@ import outcome
 import trio
 
 from sidecar.errors import Refusal
-from sidecar.intake import Intake, LentTurn, Verdicts
+from sidecar.intake import Intake
 from sidecar.journal import Journal
 from sidecar.journal.inlet import Source
 from sidecar.origins import Origin
@@ -31,6 +31,7 @@ from sidecar.producers.replies import ReplyQueue, Slot
 from sidecar.protocol.jobs import Job
 from sidecar.protocol.pushes import STAMP_STEP, plain_pushes
 from sidecar.protocol.replies import OK
+from sidecar.turns import LentTurn, Verdicts
 
 LOOK_EVERY, STALLED = 0.5, 1.0
 """Seconds between looks at the thread, and after which its connections are taken back: a producer is answered in 4."""

@@ -14,7 +14,8 @@ from sidecar.config import Bind, host_port
 from sidecar.errors import StartError
 from sidecar.logs import get_logger
 from sidecar.producers.channel import Channel, PlainChannel, TlsChannel
-from sidecar.producers.connection import HANDSHAKE_WITHIN, Connection, Services
+from sidecar.producers.connection import Connection, Services
+from sidecar.producers.greeting import HANDSHAKE_WITHIN
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: clients dial with a limit of 1 s, in bursts."""

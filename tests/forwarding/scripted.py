@@ -17,12 +17,13 @@ from sidecar.config import Ack
 from sidecar.deadlines import Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
-from sidecar.intake import Intake, Verdicts
+from sidecar.intake import Intake
 from sidecar.logs import FlushLog, get_logger
 from sidecar.metrics import Counts
 from sidecar.origins import Origin
 from sidecar.protocol.jobs import Job
 from sidecar.protocol.replies import OK
+from sidecar.turns import Verdicts
 
 ALL = b"$2\r\n{}\r\n"
 

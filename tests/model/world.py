@@ -23,7 +23,7 @@ from sidecar.config import Ack
 from sidecar.deadlines import Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
-from sidecar.intake import Intake, Verdicts
+from sidecar.intake import Intake
 from sidecar.journal import Journal, Row
 from sidecar.journal.store import Store
 from sidecar.logs import FlushLog, get_logger
@@ -31,6 +31,7 @@ from sidecar.metrics import Counts
 from sidecar.origins import Origin
 from sidecar.protocol.jobs import Job
 from sidecar.protocol.replies import OK
+from sidecar.turns import Verdicts
 
 DEPTH, BATCH, ROOM = 3, 4, 12_000
 """Small, so that some dozens of jobs meet every limit; `ROOM` is a quarter of what memory would hold of them."""

@@ -1,0 +1,126 @@
+"""Jobs on their way to the disk, with those who wait for it: what is handed to the journal together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from sidecar.errors import Refusal
+from sidecar.journal import Journal
+from sidecar.origins import Epoch
+from sidecar.protocol.jobs import Job
+
+Verdicts = list[bytes] | Refusal | None
+"""What became of some jobs: None, all were accepted; a refusal, none was taken; else the raw reply of each."""
+
+Done = Callable[[Verdicts], None]
+
+SLOW_COMMIT = Refusal(
+    "in doubt: the journal's disk did not answer in time; the job may have been stored and may be enqueued", retry=True
+)
+
+
+class Taker(Protocol):
+    """Whose jobs they are until the disk has them, and again from then on: the intake."""
+
+    def stored(self, turn: Turn, refusal: Refusal | None) -> None:
+        """The journal has a turn's jobs on disk, or hasn't."""
+
+    def heard_of(self, turn: LentTurn) -> None:
+        """The journal's thread has taken a turn of its own."""
+
+    def watch(self, turn: Turn) -> None:
+        """Answer a turn's producers when the disk takes too long."""
+
+    def refuse(self, reason: str, jobs: int = 1) -> None:
+        """Count a refusal of ours."""
+
+
+class Turn:
+    """The jobs of one turn of the event loop, on their way to the disk: one commit, one answer to each command.
+
+    Attributes:
+        parts: of each command its jobs, their epoch, who is told, and the edge that it came by.
+        linger: whether all of them do.
+        first: the id of the first job, once they were handed over.
+    """
+
+    __slots__ = ("_journal", "_taker", "answered", "first", "linger", "parts")
+
+    def __init__(self, taker: Taker, journal: Journal) -> None:
+        self._taker = taker
+        self._journal = journal
+        self.parts: list[tuple[Sequence[Job], Epoch, Done, str]] = []
+        self.linger = True
+        self.answered = False
+        self.first = 0
+
+    def hand_over(self) -> None:
+        """Give the jobs to the journal."""
+        payloads: list[bytes] = []
+        origins: list[int] = []
+        for jobs, epoch, _, _ in self.parts:
+            payloads += [job.payload for job in jobs]
+            origins += [epoch.number] * len(jobs)
+        self._append(payloads, origins)
+
+    def _append(self, payloads: list[bytes], origins: list[int]) -> None:
+        self.first = self._journal.append(payloads, origins, self._committed)
+        self._taker.watch(self)
+
+    def _committed(self, refusal: Refusal | None) -> None:
+        self._taker.stored(self, refusal)
+        self._answer(refusal)
+        self.parts = []  # the deadlines may still refer to this turn, and need not keep its jobs
+
+    def _answer(self, refusal: Refusal | None) -> None:
+        if not self.answered:
+            self.answered = True
+            for _, _, done, _ in self.parts:
+                done(refusal)
+
+    def expire(self) -> None:
+        """The disk takes longer than a producer waits."""
+        self._taker.refuse("slow_disk", sum(len(jobs) for jobs, _, _, _ in self.parts))
+        self._answer(SLOW_COMMIT)
+
+
+class LentTurn(Turn):
+    """What the journal's thread has read itself; the event loop hears of it when it is over."""
+
+    __slots__ = ("_lent", "_lock", "_used")
+
+    def __init__(self, taker: Taker, journal: Journal) -> None:
+        super().__init__(taker, journal)
+        self._lent: list[Callable[[], None]] = []
+        self._lock = threading.Lock()  # who has it looks at `answered` and answers
+        self._used = False
+
+    def add(self, jobs: Sequence[Job], epoch: Epoch, done: Done, answer: Callable[[], None]) -> None:
+        """A command: `answer` tells its client at once, from the thread, that all is well."""
+        self.parts.append((jobs, epoch, done, "fwp"))
+        self._lent.append(answer)
+
+    def _append(self, payloads: list[bytes], origins: list[int]) -> None:
+        self.first = self._journal.append_here(payloads, origins, self._committed, self._at_once)
+
+    def _at_once(self) -> None:
+        with self._lock:
+            if not self.answered:
+                self._used = True
+                for answer in self._lent:
+                    answer()
+
+    def _committed(self, refusal: Refusal | None) -> None:
+        self._taker.heard_of(self)
+        super()._committed(refusal)
+
+    def _answer(self, refusal: Refusal | None) -> None:
+        with self._lock:
+            super()._answer(refusal)
+
+    def expire(self) -> None:
+        """The disk takes longer than a producer waits."""
+        if not self._used:  # else the event loop is about to hear of it
+            super().expire()
