@@ -130,7 +130,7 @@ class Intake:
             self._counts.take(edge, "confirmed", len(jobs))
             self._confirm(jobs, origin, done, linger=linger, since=since)
         elif self._storing is not None:
-            self._store(jobs, origin.epoch, done, linger, edge)
+            self._store(jobs, origin.epoch, done, linger, edge, since)
         else:
             self._counts.take(edge, "coalesced", len(jobs))
             epoch = origin.epoch
@@ -154,7 +154,9 @@ class Intake:
                 self._lone = len(turn.parts) == 1
                 turn.hand_over()
 
-    def _store(self, jobs: Sequence[Job], epoch: Epoch, done: Done, linger: bool, edge: str) -> None:
+    def _store(
+        self, jobs: Sequence[Job], epoch: Epoch, done: Done, linger: bool, edge: str, since: float | None
+    ) -> None:
         idle = not self._uncommitted
         self._uncommitted += len(jobs)
         epoch.unsettled += len(jobs)
@@ -167,6 +169,8 @@ class Intake:
                 self._turn_over.set()
         turn.parts.append((jobs, epoch, done, edge))
         turn.linger &= linger
+        if since is not None and (turn.since is None or since < turn.since):
+            turn.since = since
         if turn is not self._turn:
             turn.hand_over()
 

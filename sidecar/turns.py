@@ -30,7 +30,7 @@ class Taker(Protocol):
     def heard_of(self, turn: LentTurn) -> None:
         """The journal's thread has taken a turn of its own."""
 
-    def watch(self, turn: Turn) -> None:
+    def watch(self, turn: Turn, *, since: float | None) -> None:
         """Answer a turn's producers when the disk takes too long."""
 
     def refuse(self, reason: str, jobs: int = 1) -> None:
@@ -44,9 +44,10 @@ class Turn:
         parts: of each command its jobs, their epoch, who is told, and the edge that it came by.
         linger: whether all of them do.
         first: the id of the first job, once they were handed over.
+        since: when the oldest of the commands arrived (trio's clock); None: now.
     """
 
-    __slots__ = ("_journal", "_taker", "answered", "first", "linger", "parts")
+    __slots__ = ("_journal", "_taker", "answered", "first", "linger", "parts", "since")
 
     def __init__(self, taker: Taker, journal: Journal) -> None:
         self._taker = taker
@@ -55,6 +56,7 @@ class Turn:
         self.linger = True
         self.answered = False
         self.first = 0
+        self.since: float | None = None
 
     def hand_over(self) -> None:
         """Give the jobs to the journal."""
@@ -67,7 +69,7 @@ class Turn:
 
     def _append(self, payloads: list[bytes], origins: list[int]) -> None:
         self.first = self._journal.append(payloads, origins, self._committed)
-        self._taker.watch(self)
+        self._taker.watch(self, since=self.since)
 
     def _committed(self, refusal: Refusal | None) -> None:
         self._taker.stored(self, refusal)

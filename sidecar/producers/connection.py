@@ -44,6 +44,9 @@ SWALLOW_FOR, SWALLOW_PAUSE = 5.0, 0.2
 LEND_PATIENCE = 0.05
 """Seconds that the replies to a producer's pushes may take; after that its connection isn't lent this time."""
 
+ALREADY_THERE = 0.02
+"""Seconds within which bytes are read that had come before."""
+
 EMPTY_MAP = bulk(b"{}")
 
 
@@ -191,7 +194,6 @@ class Connection:
             data = await self._receive()
             if not data:
                 break
-            self._arrived = trio.current_time()
             self._held += len(data)
             try:
                 lines = self._lines.feed(data)
@@ -211,9 +213,25 @@ class Connection:
         if self._rider is not None and self._plain and not self._lines.pending and self._tunnel is None:
             with trio.move_on_after(LEND_PATIENCE):
                 await self._replies.at_most(0)
-            if not self._replies.owed and (data := await self._rider.receive()) is not None:
+            if not self._replies.owed:
+                data = await self._rider.receive()
+                if data is None:
+                    return await self._receive_after_a_stall(self._rider.stalled_since)
+                self._arrived = trio.current_time()
                 return data
-        return await self._channel.receive()
+        data = await self._channel.receive()
+        self._arrived = trio.current_time()
+        return data
+
+    async def _receive_after_a_stall(self, since: float) -> bytes:
+        """The next bytes; those that are there have been waiting since the thread that was to read them got stuck."""
+        with trio.move_on_after(ALREADY_THERE):
+            data = await self._channel.receive()
+            self._arrived = since
+            return data
+        data = await self._channel.receive()
+        self._arrived = trio.current_time()
+        return data
 
     async def _refuse_line(self, error: LineTooLong) -> None:
         """Carry out what came before a line that is too long, and refuse it."""

@@ -64,12 +64,13 @@ class Express:
 
     def _take_back(self) -> None:
         riders = self.journal.inlet.unwatch_all()
+        since = trio.current_time() - self.journal.busy_for
         self._intake.hear()
         turn, self._turn = self._turn, None
         if turn is not None:
-            self._intake.watch(turn, since=trio.current_time() - self.journal.busy_for)
+            self._intake.watch(turn, since=since)
         for rider in riders:
-            cast(Rider, rider).get_off()
+            cast(Rider, rider).get_off(since)
 
     def _read(self, ready: Sequence[Source]) -> None:
         """On the thread: what these have sent."""
@@ -114,6 +115,9 @@ class Rider:
 
     Args:
         origin: order domain of its jobs; no other connection's.
+
+    Attributes:
+        stalled_since: when the thread stopped reading (trio's clock), where that was why the connection came back.
     """
 
     def __init__(self, express: Express, channel: PlainChannel, replies: ReplyQueue, origin: Origin) -> None:
@@ -126,6 +130,7 @@ class Rider:
         self._task: trio.lowlevel.Task | None = None
         self._loan: Loan | None = None
         self._slot: Slot | None = None
+        self.stalled_since = 0.0
 
     def fileno(self) -> int:
         """The connection's descriptor."""
@@ -156,8 +161,9 @@ class Rider:
         if task is not None:
             trio.lowlevel.reschedule(task, outcome.Value(data))
 
-    def get_off(self) -> None:
+    def get_off(self, since: float) -> None:
         """The disk stalls. What the thread has read and not answered is owed before all that follows."""
+        self.stalled_since = since
         if self._loan is not None:
             self._slot = self._replies.slot()
             self._slot.loan = self._loan

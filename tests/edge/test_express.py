@@ -181,6 +181,25 @@ async def test_a_hung_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert sorted(stored) == ["caught-again", "caught-by-the-disk", "caught-first", "caught-later", "idle-first"]
 
 
+async def test_what_came_while_the_thread_was_stuck_is_answered_in_time_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(express, "STALLED", 0.9)
+    monkeypatch.setattr(express, "LOOK_EVERY", 1.0)
+    async with faktory() as server, sidecar(server.url, tmp_path, SIDECAR_ACK="disk") as running:
+        running.inner.deadlines.limit = 1.5
+        first, second = await rider(running, "stuck"), await rider(running, "behind")
+        assert running.inner.express is not None
+        journal = running.inner.express.journal
+        with hung_disk(monkeypatch):
+            await first.send(push("stuck-second"))
+            await running.until(lambda _: journal.busy_for > 0.05)
+            started = trio.current_time()
+            assert (await second.call(push("behind-second"))).startswith(b"-ERR in doubt: the journal's disk")
+            assert trio.current_time() - started < 2.0  # 2.4 and more, if its time began when it was read
+        assert server.url
+
+
 async def test_a_disk_that_is_back_in_time_answers_what_was_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
