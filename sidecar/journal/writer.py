@@ -36,9 +36,9 @@ STOP_PATIENCE = 2.0
 """Seconds that a stop waits for a disk that refuses."""
 FULL_SAID_EVERY = 10.0
 """Seconds between two lines about a full journal: beside a slow link it is full and not full many times a second."""
-CALL_AFTER = 0.001
-"""Seconds after which the event loop is called about jobs whose producers know already: mostly it looks before, when
-the next one comes, and then it has been woken once and not twice."""
+CALL_AFTER = 0.003
+"""Seconds after which the event loop is called about jobs whose producers know already. It looks by itself before it
+does anything that depends on them; called after 1 ms it cost 16 producers a tenth of their rate."""
 RETRY_PAGE = 100
 """Flagged dead letters that are put back in one transaction."""
 
