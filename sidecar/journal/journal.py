@@ -164,6 +164,7 @@ class Journal:
             with trio.CancelScope(shield=True):
                 await self._ended.wait()
             thread.join()
+            self.hear()
             self._writer.inlet.close()
             self._lock.release(clean=self._writer.clean)
         if self._crash is not None:

@@ -224,6 +224,7 @@ async def test_a_stop_in_the_middle_of_a_commit(tmp_path: Path, monkeypatch: pyt
             journal = running.inner.express.journal
             await running.until(lambda _: journal.busy_for > 0.05)
             await client.half_close()
+    assert journal.waiting == 2
     found = {row.payload[8:22] for row in Store(tmp_path / "journal").page(0, 10, 1 << 20)[0]}
     assert found == {b'stopped-first"', b"stopped-second"}
 
