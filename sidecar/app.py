@@ -45,10 +45,6 @@ from sidecar.upstream.side import SideConnection
 if TYPE_CHECKING:
     from sidecar.web.ops import OpsRoutes
 
-CONFIRMED_LINGER = 0.05
-"""Of the link's round trip: how long a confirmed job may wait for company."""
-TIMER_STEP = 0.001
-"""Seconds: the kernel's poll rounds shorter waits up to this, so a shorter linger is none: a turn of the event loop."""
 GC_THRESHOLD = 20_000
 """Allocations of tracked objects between two collections of the youngest generation."""
 
@@ -79,7 +75,9 @@ class Sidecar:
         self.deadlines = Deadlines()
         self.dialer = Dialer(settings.upstream)
         self.mode = settings.ack if settings.auto_batch else Ack.UPSTREAM
-        limits = Limits(settings.batch_max_size, settings.batch_max_bytes, settings.batch_max_delay)
+        # who waits for Faktory's word doesn't wait for company, too: what a turn of the event loop brings leaves together
+        linger = 0.0 if self.mode is Ack.UPSTREAM else settings.batch_max_delay
+        limits = Limits(settings.batch_max_size, settings.batch_max_bytes, linger)
         self.batcher = Batcher(limits)
         self.link = Link(self.dialer, self._link_changed)
         self.forwarder = Forwarder(
@@ -149,9 +147,6 @@ class Sidecar:
         )
 
     def _link_changed(self) -> None:
-        if self.mode is Ack.UPSTREAM and self.link.pipe is not None:
-            linger = min(self.settings.batch_max_delay, self.link.round_trip * CONFIRMED_LINGER)
-            self.batcher.linger = linger if linger >= TIMER_STEP else 0.0
         self.forwarder.link_changed()
         self.report.changed()
 

@@ -27,6 +27,7 @@ class HttpProducer:
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._payloads = payloads(order.queue, order.size)
         self._requests: list[bytes] = []
+        self._next: bytes | None = None
 
     def prepare(self) -> None:
         order = self._order
@@ -34,14 +35,16 @@ class HttpProducer:
             batch = [self._job() for _ in range(order.batch)]
             self._requests.append(self._request(b'{"jobs":[%b]}' % b",".join(batch)))
 
-    def step(self) -> int:
+    def compose(self) -> None:
         if self._order.batch == 1:
-            request = self._request(self._job())
-        elif self._requests:
-            request = self._requests.pop()
+            self._next = self._request(self._job())
         else:
+            self._next = self._requests.pop() if self._requests else None
+
+    def step(self) -> int:
+        if self._next is None:
             return 0
-        self._sock.sendall(request)
+        self._sock.sendall(self._next)
         head, body = self._answer()
         if not head.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(f"{head.splitlines()[0]!r}: {body[:300]!r}")

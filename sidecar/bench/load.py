@@ -39,6 +39,9 @@ class Producer(Protocol):
     def prepare(self) -> None:
         """All that is not to be measured."""
 
+    def compose(self) -> None:
+        """Makes the next command, where that is none of the client's work: its time is not part of the reply's."""
+
     def step(self) -> int:
         """Does one command to its reply; how many jobs were acknowledged by it, 0 when there is nothing left."""
 
@@ -58,6 +61,9 @@ class PyfaktoryProducer:
         self._client.connect()
         self._pusher = Pusher(self._client)
 
+    def compose(self) -> None:
+        """Nothing: what the client does for a job is part of it."""
+
     def step(self) -> int:
         order = self._order
         argument = arguments(next(self._numbers), order.size)
@@ -74,12 +80,16 @@ class RawProducer:
     def __init__(self, order: Order) -> None:
         self._wire = Wire(order.url)
         self._payloads = payloads(order.queue, order.size)
+        self._command = b""
 
     def prepare(self) -> None:
         """Nothing: a job costs little."""
 
+    def compose(self) -> None:
+        self._command = b"PUSH " + next(self._payloads)
+
     def step(self) -> int:
-        reply = self._wire.call(b"PUSH " + next(self._payloads))
+        reply = self._wire.call(self._command)
         if reply != OK:
             raise RuntimeError(f"PUSH: {reply!r}")
         return 1
@@ -95,15 +105,18 @@ class BulkProducer:
         self._order = order
         self._wire = Wire(order.url)
         self._commands: Iterator[bytes] = iter(())
+        self._command: bytes | None = None
 
     def prepare(self) -> None:
         self._commands = iter(bulk_commands(self._order))
 
+    def compose(self) -> None:
+        self._command = next(self._commands, None)
+
     def step(self) -> int:
-        command = next(self._commands, None)
-        if command is None:
+        if self._command is None:
             return 0
-        reply = self._wire.call(command)
+        reply = self._wire.call(self._command)
         if reply != _NO_ERRORS:
             raise RuntimeError(f"PUSHB: {reply[:200]!r}")
         return self._order.batch
@@ -121,6 +134,9 @@ class SyncProducer:
 
     def prepare(self) -> None:
         self.step()
+
+    def compose(self) -> None:
+        """Nothing: each record is the same."""
 
     def step(self) -> int:
         os.write(self._file, bytes(RECORD))
@@ -176,15 +192,17 @@ class Work:
             self._producer.close()
 
     def _steps(self, start: float) -> None:
-        order, clock, step, note = self._order, time.perf_counter, self._producer.step, self.replies.append
+        order, clock, note = self._order, time.perf_counter, self.replies.append
+        compose, step = self._producer.compose, self._producer.step
         end = start + order.seconds
         due = start + self._phase * order.interval
         before = clock()
         while before < end and (not order.jobs or self.jobs < order.jobs):
+            compose()
             if order.interval:
-                time.sleep(max(0.0, due - before))
+                time.sleep(max(0.0, due - clock()))
                 due += order.interval
-                before = clock()
+            before = clock()
             done = step()
             if not done:
                 return
