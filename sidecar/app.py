@@ -75,7 +75,7 @@ class Sidecar:
         self.deadlines = Deadlines()
         self.dialer = Dialer(settings.upstream)
         self.mode = settings.ack if settings.auto_batch else Ack.UPSTREAM
-        # who waits for Faktory's word doesn't wait for company, too: what a turn of the event loop brings leaves together
+        # who waits for Faktory's word doesn't wait for company: what a turn of the event loop brings leaves together
         linger = 0.0 if self.mode is Ack.UPSTREAM else settings.batch_max_delay
         limits = Limits(settings.batch_max_size, settings.batch_max_bytes, linger)
         self.batcher = Batcher(limits)

@@ -213,7 +213,7 @@ class Journal:
         with self._numbering:
             first = self._next
             self._next = first + len(payloads)
-            self._writer.put(Append(first, payloads, origins, done, time.time(), due, size, at_once))
+            self._writer.put(Append(first, payloads, origins, time.time(), done, due, size, at_once))
         return first
 
     def settle(self, ids: Sequence[int], done: Callable[[], None] | None = None) -> None:

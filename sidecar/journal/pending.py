@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
+
+import msgspec
 
 from sidecar.errors import Refusal
 from sidecar.journal.requests import Append, Ask, Bury, Note, Request, Requeue, Settle, Stop
@@ -22,14 +23,19 @@ SETTLE_MOST = 10_000
 """Deletions in one transaction, about."""
 
 
-@dataclass(slots=True)
-class Group:
-    """One transaction, and what it is made of; `taken` has how many jobs of each append are in it."""
+class Group(msgspec.Struct):
+    """One transaction, and what it is made of.
 
-    change: Change = field(default_factory=Change)
-    taken: list[tuple[Append, int]] = field(default_factory=list)
-    settles: list[Settle] = field(default_factory=list)
-    others: list[Bury | Note] = field(default_factory=list)
+    Attributes:
+        taken: how many jobs of each append are in it.
+        answers: what is to be called at once when it is on the disk.
+    """
+
+    change: Change
+    taken: list[tuple[Append, int]] = []
+    answers: list[Callable[[], None]] = []
+    settles: list[Settle] = []
+    others: list[Bury | Note] = []
     jobs: int = 0
     bytes: int = 0
 
@@ -89,7 +95,7 @@ class Pending:
         Args:
             has_room: whether the oldest append may be stored beside so many bytes.
         """
-        group = Group()
+        group = Group(Change())
         self._take_appends(group, has_room)
         while self.settles and len(group.change.gone) < SETTLE_MOST:
             settle = self.settles.popleft()
@@ -112,17 +118,17 @@ class Pending:
             if group.taken and (group.bytes + append.size > GROUP_BYTES or append.first != following):
                 return
             self.appends.popleft()
-            payloads, size = append.payloads, append.size
-            if size > GROUP_BYTES:
-                payloads = _within(payloads, GROUP_BYTES)
-                size = sum(map(len, payloads))
-            group.taken.append((append, len(payloads)))
-            group.change.additions.append(Addition(append.first, payloads, append.origins, append.at))
-            group.jobs += len(payloads)
-            group.bytes += size
-            following = append.first + len(payloads)
-            if len(payloads) < len(append.payloads):
+            addition = append if append.size <= GROUP_BYTES else _start_of(append)
+            jobs = len(addition.payloads)
+            group.taken.append((append, jobs))
+            group.change.additions.append(addition)
+            group.jobs += jobs
+            if jobs < len(append.payloads):
                 return
+            if append.at_once is not None:
+                group.answers.append(append.at_once)
+            group.bytes += append.size
+            following = append.first + jobs
 
     def undo(self, group: Group) -> None:
         """The transaction failed: everything waits again."""
@@ -132,15 +138,6 @@ class Pending:
         self.settles.extendleft(reversed(group.settles))
         self.settling += sum(len(settle.ids) for settle in group.settles)
         self.others.extendleft(reversed(group.others))
-
-    @staticmethod
-    def answers(group: Group) -> list[Callable[[], None]]:
-        """What is to be called at once when the transaction is on the disk; ask before `finish`."""
-        return [
-            append.at_once
-            for append, stored in group.taken
-            if append.at_once is not None and stored == len(append.payloads)
-        ]
 
     def finish(self, group: Group) -> list[Callable[[], None]]:
         """The transaction is on the disk: the calls that tell so; what is left of a large append waits again."""
@@ -167,9 +164,8 @@ class Pending:
         return calls
 
 
-def _within(payloads: Sequence[bytes], size: int) -> Sequence[bytes]:
-    """The first of them, as many as fit into `size` bytes, one at least."""
-    for number, total in enumerate(accumulate(map(len, payloads))):
-        if total > size:
-            return payloads[: max(1, number)]
-    return payloads
+def _start_of(append: Append) -> Addition:
+    """As many of its first jobs as one transaction takes, one at least."""
+    sizes = accumulate(map(len, append.payloads))
+    jobs = max(1, sum(1 for size in sizes if size <= GROUP_BYTES))
+    return Addition(append.first, append.payloads[:jobs], append.origins[:jobs], append.at)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sqlite3
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from sidecar.journal import schema
 from sidecar.journal.connection import Damaged
 from sidecar.journal.seal import DeadLetter, Row, opened, seal_attempts, seal_letter, seal_text
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True, gc=False):
     """What the journal holds, by its own row of counts."""
 
     jobs: int = 0

@@ -9,6 +9,7 @@ import msgspec
 
 from sidecar.errors import Refusal
 from sidecar.journal.seal import DeadLetter
+from sidecar.journal.store import Addition
 
 if TYPE_CHECKING:
     from sidecar.journal.reading import Counts
@@ -18,14 +19,10 @@ if TYPE_CHECKING:
 Done = Callable[[Refusal | None], None]
 
 
-class Append(msgspec.Struct):
+class Append(Addition):
     """Jobs to be stored. `due`: monotonic second at which they are refused if they can't be stored by then."""
 
-    first: int
-    payloads: Sequence[bytes]
-    origins: Sequence[int]
     done: Done
-    at: float
     due: float
     size: int
     at_once: Callable[[], None] | None = None

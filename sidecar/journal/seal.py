@@ -82,6 +82,12 @@ def pack(
     return pieces, cuts, start
 
 
+def mark(number: int, payload: bytes, origin: int, at: float) -> bytes:
+    """The mark of a job appended at `at` (unix seconds)."""
+    whence = _WHENCE.pack(origin, at)
+    return _CRC.pack(crc32(payload, crc32(whence) + number % _PRIME)) + whence
+
+
 def opened(number: int, mark: bytes, payload: bytes) -> tuple[int, float] | None:
     """Origin and time of a stored job, None when its seal doesn't fit."""
     if len(mark) != MARK_BYTES:

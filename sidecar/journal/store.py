@@ -9,18 +9,18 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from sidecar.journal import reading, schema
 from sidecar.journal.connection import BUSY_SECONDS, Damaged, NewerFormat, connect, transaction
 from sidecar.journal.reading import Counts, read_counts, read_setting, sound_letter
 from sidecar.journal.schema import DB_NAME, FORMAT, RUN_BITS, RUN_LENGTH
-from sidecar.journal.seal import DeadLetter, Row, appended_at, pack, seal_attempts, seal_letter, seal_text
+from sidecar.journal.seal import DeadLetter, Row, appended_at, mark, pack, seal_attempts, seal_letter, seal_text
 
 
-@dataclass(slots=True)
-class Addition:
+class Addition(msgspec.Struct):
     """New jobs with ids `first`, `first + 1`, …; `at` in unix seconds."""
 
     first: int
@@ -29,14 +29,13 @@ class Addition:
     at: float
 
 
-@dataclass(slots=True)
-class Change:
+class Change(msgspec.Struct):
     """What one transaction does. The additions' ids follow on each other without a gap."""
 
-    additions: list[Addition] = field(default_factory=list)
-    gone: list[int] = field(default_factory=list)
-    attempts: dict[int, int] = field(default_factory=dict)
-    letters: list[DeadLetter] = field(default_factory=list)
+    additions: list[Addition] = []
+    gone: list[int] = []
+    attempts: dict[int, int] = {}
+    letters: list[DeadLetter] = []
 
 
 def runs(ids: Iterable[int]) -> list[int]:
@@ -198,9 +197,8 @@ class Store:
         values: list[object] = []
         number = additions[0].first
         for addition in additions:
-            pieces, _, _ = pack(addition.first, addition.payloads, addition.origins, addition.at, 1)
-            for mark, payload in zip(pieces[::2], pieces[1::2], strict=True):
-                values += (number, mark, payload)
+            for payload, origin in zip(addition.payloads, addition.origins, strict=True):
+                values += (number, mark(number, payload, origin, addition.at), payload)
                 number += 1
         jobs = number - additions[0].first
         self.db.execute(schema.LIGHT_COMMITS[jobs], values)

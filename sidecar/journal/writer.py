@@ -167,10 +167,11 @@ class Writer:
         return lacking is None
 
     def _note_full(self, lacking: str | None) -> None:
-        now = time.monotonic()
-        if lacking is not None and self._full is None and now >= self._full_said_at + FULL_SAID_EVERY:
-            self._full_said_at = now
-            log.error("journal_full", message=f"Jobs are refused: {lacking}")
+        if lacking is not None and self._full is None:
+            now = time.monotonic()
+            if now >= self._full_said_at + FULL_SAID_EVERY:
+                self._full_said_at = now
+                log.error("journal_full", message=f"Jobs are refused: {lacking}")
         self._full = lacking
 
     # committing
@@ -178,26 +179,24 @@ class Writer:
     def _commit(self) -> None:
         """One transaction of what waits; when it fails nothing of it is done."""
         group = self._pending.take(self._room_for_next)
-        started = time.perf_counter()
+        started = time.monotonic()
         try:
             removed = self._store.commit(group.change)
         except sqlite3.Error as error:
             self._pending.undo(group)
             self._failed(error)
             return
-        seconds = time.perf_counter() - started
-        self.busy_since = time.monotonic()  # the disk has answered
+        self.busy_since = ended = time.monotonic()  # the disk has answered
         self._account(group.jobs, removed, group.change)
-        answers = self._pending.answers(group)
         self._calls += self._pending.finish(group)
-        hurried = len(self._calls) > len(answers)
-        self._publish(group.jobs, seconds)
-        for answer in answers:
+        hurried = len(self._calls) > len(group.answers)
+        self._publish(group.jobs, ended - started)
+        for answer in group.answers:
             answer()
         if hurried:
             self._call_loop()
-        else:
-            self._call_by = min(self._call_by, time.monotonic() + CALL_AFTER)
+        elif self._call_by > ended + CALL_AFTER:
+            self._call_by = ended + CALL_AFTER
         self._space.wrote(group.jobs, group.bytes, removed)
         if self._space.wal >= CHECKPOINT_DUE:
             self._guard(self._checkpoint)

@@ -159,7 +159,8 @@ class PlainChannel:
 
     def lend(self, data: bytes) -> Loan | None:
         """Let another thread send the next bytes, from any thread; None when others must leave before them."""
-        if self._closed or self._lent or self._outgoing.size:
+        loan = self._loan
+        if self._closed or self._outgoing.size or (loan is not None and not loan.over):
             return None
         self._loan = Loan(self._sock, data)
         return self._loan

@@ -78,12 +78,14 @@ class Express:
         clock = time.time()
         takes = self.journal.takes
         size = 0
-        first = self._place % len(ready)
-        for source in (*ready[first:], *ready[:first]):
+        riders = cast("Sequence[Rider]", ready)
+        if len(riders) > 1:
+            first = self._place % len(riders)
+            riders = (*riders[first:], *riders[:first])
+        for rider in riders:
             if size > MOST_BYTES:
                 break
             self._place += 1
-            rider = cast(Rider, source)
             data = rider.read()
             if data is None:
                 continue
