@@ -195,7 +195,7 @@ class Work:
         order, clock, note = self._order, time.perf_counter, self.replies.append
         compose, step = self._producer.compose, self._producer.step
         end = start + order.seconds
-        due = start + self._phase * order.interval
+        due = first_due(start, self._phase, order.interval)
         before = clock()
         while before < end and (not order.jobs or self.jobs < order.jobs):
             compose()
@@ -210,6 +210,18 @@ class Work:
             note(int((after - before) * 1e6))
             self.jobs += done
             self.ended = before = after
+
+
+def first_due(start: float, phase: float, interval: float) -> float:
+    """When the first push is due: processes share the clock, not the start, and their pushes are to be spread evenly.
+
+    Args:
+        phase: of the interval that passes before it, 0 to 1.
+        interval: seconds from one push to the next; 0: at once.
+    """
+    if not interval:
+        return start
+    return start + (phase * interval - start) % interval
 
 
 def run(order: Order, ready: Callable[[], None]) -> Report:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.bench.children import BenchError, Child, Pool, python
+from sidecar.bench.load import first_due
 from sidecar.bench.orders import UNBOUNDED, Client, Order, Report
 from sidecar.bench.wire import Observer, WireError, round_trip
 
@@ -70,6 +71,14 @@ def test_paced_pushes_keep_their_pace(url: str, observer: Observer, pool: Pool) 
     report = carry_out(pool, Order("push", url, QUEUE, producers=2, seconds=1.0, interval=0.1))
     assert 10 <= report.jobs <= 22
     assert observer.count() == report.jobs
+
+
+def test_producers_that_start_at_different_times_are_spread_evenly_all_the_same() -> None:
+    starts = (1000.0, 1000.0017, 1000.0093, 1000.0158)
+    dues = [first_due(start, place / 4, 0.016) for place, start in enumerate(starts)]
+    assert all(0.0 <= due - start < 0.016 for due, start in zip(dues, starts, strict=True))
+    assert [round((due - place * 0.004) % 0.016, 6) % 0.016 for place, due in enumerate(dues)] == [0.0] * 4
+    assert first_due(5.0, 0.25, 0.0) == 5.0
 
 
 def test_larger_jobs_are_larger(url: str, observer: Observer, pool: Pool) -> None:
