@@ -59,7 +59,7 @@ _RETRY_STAMP = b',"retry":%d' % DEFAULT_RETRY
 
 # A job of no more bytes has room neither for 101 pairs of brackets nor for an integer of 309 digits.
 _SHORT = 200
-_NEWLINE, _RETURN, _TAB, _CLOSING_BRACE = b"\n\r\t}"
+_NEWLINE, _RETURN, _TAB, _BACKSLASH, _CLOSING_BRACE = b"\n\r\t\\}"
 _BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -83,6 +83,7 @@ class _Fields(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Fields).decode
+_encode = msgspec.json.Encoder().encode
 _decode_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -149,7 +150,7 @@ def examine(payload: bytes, stamp: bytes) -> Job | None:
     if len(payload) > _SHORT and (_depth(payload) > MAX_DEPTH or _may_overflow(payload)):
         return None
     # One colon for each known key and no other: no unknown key and none twice; see `_keys_are_plain`.
-    if payload.count(b":") != known and not _keys_are_plain(payload, known):
+    if payload.count(b":") != known and not _keys_are_plain(payload, known, fields):
         return None
     wanting = b""
     if created_at is UNSET or not created_at:
@@ -217,7 +218,7 @@ def _may_overflow(payload: bytes) -> bool:
     return _LONG_INTEGER.search(payload) is not None
 
 
-def _keys_are_plain(payload: bytes, known: int) -> bool:
+def _keys_are_plain(payload: bytes, known: int, fields: _Fields) -> bool:
     """Whether no key of the payload's object repeats, and none is another spelling of a known one.
 
     Call the object's members M, counted with repetitions. M is at least `known`, the number of different known keys
@@ -230,17 +231,21 @@ def _keys_are_plain(payload: bytes, known: int) -> bool:
        returns are never part of a string, so their absence and that of space-colon are enough. (Strings that hold
        quote-colon, and the members of inner objects, make it too high.)
     3. The same less what lies within the values that a decoder kept. A member that was replaced by a later one still
-       counts one for itself, and what lies in it is not taken off: the difference stays M or more.
+       counts one for itself, and what lies in it is not taken off: the difference stays M or more. Without a backslash
+       no string has a quote in it, so the decoded values, written anew, show their members and nothing else.
 
     When none gives the answer, a decoder that tells every member does.
 
     Args:
         payload: valid but for unknown keys and their values, which must be UTF-8 to pass; not deep.
         known: how many of the known keys, exactly spelled, it has.
+        fields: its known fields.
     """
     tight = payload.find(b" :") < 0 and _TAB not in payload and _RETURN not in payload
     found = payload.count(b'":') if tight else -1
     if found == known:
+        return True
+    if tight and _BACKSLASH not in payload and found - _members(fields) == known:
         return True
     if not _is_utf8(payload):
         return False
@@ -254,6 +259,11 @@ def _keys_are_plain(payload: bytes, known: int) -> bool:
         return True
     members: object = json.loads(payload, object_pairs_hook=len, parse_int=len, parse_float=len)
     return members == keys
+
+
+def _members(fields: _Fields) -> int:
+    """Members of all objects within the values of fields that have no quotes in their strings."""
+    return _encode((fields.args, None if fields.custom is UNSET else fields.custom)).count(b'":')
 
 
 def _are_foreign(keys: set[str]) -> bool:
