@@ -106,7 +106,7 @@ class Sidecar:
         if journal is not None:
             self._take_over(journal)
             if self.mode is Ack.DISK and settings.auto_batch:
-                self.express = Express(self.intake, journal)
+                self.express = Express(self.intake, journal, linger=linger)
         self.pulse = Pulse(self.counts, self.intake, self.forwarder, self.link)
         self.gauge = Gauge(
             settings,

@@ -177,7 +177,7 @@ class Intake:
     def stored(self, turn: Turn, refusal: Refusal | None) -> None:
         """The journal has a turn's jobs on disk, or hasn't."""
         entries: list[Entry] = []
-        now, job_id, jobs_in_all = trio.current_time(), turn.first, 0
+        at, job_id, jobs_in_all = trio.current_time() - turn.age, turn.first, 0
         for jobs, epoch, _, edge in turn.parts:
             jobs_in_all += len(jobs)
             if refusal is not None:
@@ -185,7 +185,7 @@ class Intake:
                 continue
             self._counts.take(edge, "coalesced", len(jobs))
             for job in jobs:
-                entries.append(Entry(job_id, job.payload, job.jid, epoch, now, None, True))
+                entries.append(Entry(job_id, job.payload, job.jid, epoch, at, None, True))
                 job_id += 1
         self._uncommitted -= jobs_in_all
         if refusal is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -45,6 +46,7 @@ class Turn:
         linger: whether all of them do.
         first: the id of the first job, once they were handed over.
         since: when the oldest of the commands arrived (trio's clock); None: now.
+        age: seconds since the jobs are on disk.
     """
 
     __slots__ = ("_journal", "_taker", "answered", "first", "linger", "parts", "since")
@@ -57,6 +59,10 @@ class Turn:
         self.answered = False
         self.first = 0
         self.since: float | None = None
+
+    @property
+    def age(self) -> float:
+        return 0.0
 
     def hand_over(self) -> None:
         """Give the jobs to the journal."""
@@ -91,13 +97,18 @@ class Turn:
 class LentTurn(Turn):
     """What the journal's thread has read itself; the event loop hears of it when it is over."""
 
-    __slots__ = ("_lent", "_lock", "_used")
+    __slots__ = ("_lent", "_lock", "_stored_at", "_used")
 
     def __init__(self, taker: Taker, journal: Journal) -> None:
         super().__init__(taker, journal)
         self._lent: list[Callable[[], None]] = []
         self._lock = threading.Lock()  # who has it looks at `answered` and answers
         self._used = False
+        self._stored_at: float | None = None  # monotonic
+
+    @property
+    def age(self) -> float:
+        return 0.0 if self._stored_at is None else time.monotonic() - self._stored_at
 
     def add(self, jobs: Sequence[Job], epoch: Epoch, done: Done, answer: Callable[[], None]) -> None:
         """A command: `answer` tells its client at once, from the thread, that all is well."""
@@ -108,6 +119,7 @@ class LentTurn(Turn):
         self.first = self._journal.append_here(payloads, origins, self._committed, self._at_once)
 
     def _at_once(self) -> None:
+        self._stored_at = time.monotonic()
         with self._lock:
             if not self.answered:
                 self._used = True

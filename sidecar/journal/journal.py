@@ -136,6 +136,10 @@ class Journal:
         """Where sockets can be lent to the thread."""
         return self._writer.inlet
 
+    def call_after(self, seconds: float) -> None:
+        """How late the event loop may hear of jobs that the thread has taken and answered itself."""
+        self._writer.call_after = seconds
+
     @property
     def busy_for(self) -> float:
         """Seconds for which the thread has been working on one thing, which may be the disk's fault; 0: it waits."""

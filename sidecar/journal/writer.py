@@ -36,9 +36,6 @@ STOP_PATIENCE = 2.0
 """Seconds that a stop waits for a disk that refuses."""
 FULL_SAID_EVERY = 10.0
 """Seconds between two lines about a full journal: beside a slow link it is full and not full many times a second."""
-CALL_AFTER = 0.003
-"""Seconds after which the event loop is called about jobs whose producers know already. It looks by itself before it
-does anything that depends on them; called after 1 ms it cost 16 producers a tenth of their rate."""
 RETRY_PAGE = 100
 """Flagged dead letters that are put back in one transaction."""
 
@@ -52,6 +49,8 @@ class Writer:
         found_flagged: tells the event loop the ids of dead letters that are to be put back.
 
     Attributes:
+        call_after: seconds after which the event loop is called about jobs whose producers know already. It looks by
+            itself before it does anything that depends on them.
         fault: why jobs aren't accepted; None: they are.
         busy_since: monotonic second since which the thread works, and may hang on the disk; None while it waits.
         clean: after `run`: all was committed and the database closed.
@@ -71,6 +70,7 @@ class Writer:
         self._tell = tell
         self._call = call
         self._call_by = math.inf
+        self.call_after = 0.0
         self._found_flagged = found_flagged
         self.inlet = Inlet()
         self._pending = Pending()
@@ -195,8 +195,8 @@ class Writer:
             answer()
         if hurried:
             self._call_loop()
-        elif self._call_by > ended + CALL_AFTER:
-            self._call_by = ended + CALL_AFTER
+        elif self._call_by > ended + self.call_after:
+            self._call_by = ended + self.call_after
         self._space.wrote(group.jobs, group.bytes, removed)
         if self._space.wal >= CHECKPOINT_DUE:
             self._guard(self._checkpoint)

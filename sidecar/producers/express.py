@@ -37,6 +37,11 @@ LOOK_EVERY, STALLED = 0.5, 1.0
 """Seconds between looks at the thread, and after which its connections are taken back: a producer is answered in 4."""
 
 
+HEARD_SOONEST, HEARD_LATEST, HEARD_WITHIN = 0.003, 0.010, 0.2
+"""When the event loop hears of what was stored: seconds, and the share of the linger, which runs from the commit on.
+16 producers got a tenth more done with 3 ms than with 1, and 3 % more with 10."""
+
+
 MOST_BYTES = 256 * 1024
 """Of pushes that are read between two commits, about: some 30 ms of work, during which the event loop may wait."""
 
@@ -46,14 +51,16 @@ class Express:
 
     Args:
         journal: whose thread it is.
+        linger: seconds that a batch waits.
     """
 
-    def __init__(self, intake: Intake, journal: Journal) -> None:
+    def __init__(self, intake: Intake, journal: Journal, *, linger: float) -> None:
         self._intake = intake
         self.journal = journal
         self._place = 0  # counts on, so that nobody is always the last
         self._turn: LentTurn | None = None  # the last one that the thread has handed over
         journal.inlet.read = self._read
+        journal.call_after(min(max(linger * HEARD_WITHIN, HEARD_SOONEST), HEARD_LATEST))
 
     async def run(self) -> None:
         """Take the connections back whenever the disk stalls, until cancelled."""

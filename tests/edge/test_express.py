@@ -5,17 +5,22 @@ from __future__ import annotations
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 
+from sidecar import turns
 from sidecar.app import Sidecar
+from sidecar.batching import Entry
 from sidecar.journal.store import Change, Store
 from sidecar.producers import express
 from sidecar.producers.channel import PlainChannel
+from sidecar.protocol.jobs import Job
 from tests.edge.running import Client, Running, faktory, push, sidecar
 
 OK = b"+OK\r\n"
@@ -158,6 +163,28 @@ async def test_a_flush_takes_every_job_that_its_client_knows_to_be_accepted(tmp_
             assert server.stored() == []
         await running.until(lambda inner: inner.intake.owed == 0)
         assert server.stored() == []
+
+
+async def test_the_linger_runs_from_the_commit_whenever_the_loop_hears_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: list[Entry] = []
+    thread_clock = SimpleNamespace(monotonic=time.monotonic)
+    loop_clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 7.0)
+    monkeypatch.setattr(turns, "time", thread_clock)
+    async with faktory() as server, sidecar(server.url, tmp_path, SIDECAR_ACK="disk") as running:
+        inner = running.inner
+        journal = inner.journal
+        assert journal is not None
+        monkeypatch.setattr(inner.forwarder, "offer", lambda entries, *, linger: offered.extend(entries))
+        monkeypatch.setattr(journal, "append_here", lambda payloads, origins, done, at_once: (at_once(), 1)[1])
+        turn = turns.LentTurn(inner.intake, journal)
+        turn.add([Job("heard-late", b"{}")], inner.intake.origin().epoch, lambda verdicts: None, lambda: None)
+        turn.hand_over()
+        inner.intake.heard_of(turn)
+        monkeypatch.setattr(turns, "time", loop_clock)
+        inner.intake.stored(turn, None)
+        assert 7.0 <= trio.current_time() - offered[0].at < 60.0
 
 
 async def test_a_hung_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
