@@ -19,7 +19,7 @@ from sidecar.protocol.replies import OK, ReplyReader, bulk_body, error_text
 
 TIMEOUT = 30.0  # seconds, as pyfaktory has it
 TRIES = 9  # handshakes of which the median is the round trip
-_CHUNK = 256 * 1024  # bytes asked of a socket at once
+_CHUNK = 64 * 1024  # bytes asked of a socket at once; from 128 KiB on the C library maps memory for each call
 
 
 class WireError(Exception):

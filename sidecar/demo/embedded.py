@@ -30,7 +30,7 @@ MAX_CONNECTIONS = 2000  # of one server, as many as Faktory has Redis connection
 BEAT_EXPIRY = 60.0  # seconds without BEAT after which a worker's connections are closed
 HOUSEKEEPING_PERIOD = 5.0  # seconds between two looks at schedules, reservations and heartbeats
 LONGEST_LINE = 2**30  # bytes; Faktory itself has no bound
-_CHUNK = 256 * 1024  # bytes asked of a socket at once
+_CHUNK = 64 * 1024  # bytes asked of a socket at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import trio
 
 MAX_ON_THE_WAY = 32 * 1024 * 1024  # bytes in one direction of a connection: 640 MB/s at a round trip of 100 ms
 SETUP_ROUND_TRIPS = 1.5  # SYN, SYN-ACK and the ACK that lets the server accept
-_CHUNK = 256 * 1024  # bytes read at once
+_CHUNK = 64 * 1024  # bytes read at once
 
 Connect = Callable[[], Awaitable[trio.abc.HalfCloseableStream]]
 
