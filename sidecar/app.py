@@ -37,6 +37,8 @@ from sidecar.ops.pulse import Pulse
 from sidecar.producers import Listener
 from sidecar.producers.connection import Services
 from sidecar.producers.express import Express
+from sidecar.producers.riders import Lane
+from sidecar.producers.shortcut import Shortcut
 from sidecar.stopping import Drain, asked_to_stop, last_words
 from sidecar.upstream.dial import Dialer
 from sidecar.upstream.link import Link
@@ -102,11 +104,13 @@ class Sidecar:
             memory_max=settings.memory_max_bytes,
             counts=self.counts,
         )
-        self.express: Express | None = None
+        self.lane: Lane | None = None
         if journal is not None:
             self._take_over(journal)
-            if self.mode is Ack.DISK and settings.auto_batch:
-                self.express = Express(self.intake, journal, linger=linger)
+            if self.mode is Ack.DISK:
+                self.lane = Express(self.intake, journal, linger=linger)
+        if self.mode is Ack.MEMORY:
+            self.lane = Shortcut(self.intake)
         self.pulse = Pulse(self.counts, self.intake, self.forwarder, self.link)
         self.gauge = Gauge(
             settings,
@@ -142,7 +146,7 @@ class Sidecar:
             counts=self.counts,
             floods=self.floods,
             password=password.reveal() if password is not None else None,
-            express=self.express,
+            lane=self.lane,
             openings=WeakValueDictionary(),
         )
 
@@ -188,8 +192,8 @@ async def serve(
             forwarding.start_soon(sidecar.deadlines.run)
             forwarding.start_soon(sidecar.forwarder.run)
             forwarding.start_soon(sidecar.intake.run)
-            if sidecar.express is not None:
-                forwarding.start_soon(sidecar.express.run)
+            if sidecar.lane is not None:
+                forwarding.start_soon(sidecar.lane.run)
             forwarding.start_soon(sidecar.side.run)
             forwarding.start_soon(sidecar.summarise)
             forwarding.start_soon(sidecar.pulse.run)

@@ -4,6 +4,8 @@
 *   `channel` carries the bytes of one connection, plain or TLS.
 *   `connection` speaks the Faktory Work Protocol with one client, replies in the order of its commands.
 *   `replies` is that order.
+*   `riders` are connections that are lent while they say nothing but plain pushes: to the journal's thread in `disk`
+    mode (`express`), to one task for all in `memory` mode (`shortcut`).
 *   `passing` takes a command to upstream and its reply back, behind the barrier that it needs.
 """
 

@@ -18,10 +18,10 @@ from sidecar.logs import FloodLog
 from sidecar.metrics import Counts
 from sidecar.origins import Origin
 from sidecar.producers.channel import Channel, PlainChannel
-from sidecar.producers.express import Express, Rider
 from sidecar.producers.greeting import Handshake
 from sidecar.producers.passing import PassedCommand, Way
 from sidecar.producers.replies import ReplyQueue
+from sidecar.producers.riders import Lane, Rider
 from sidecar.protocol.handshake import Hello
 from sidecar.protocol.jobs import Job, examine, examine_array, stamp
 from sidecar.protocol.lines import LineReader, LineTooLong
@@ -70,7 +70,7 @@ class Services:
     counts: Counts
     floods: FloodLog
     password: str | None
-    express: Express | None
+    lane: Lane | None
     openings: WeakValueDictionary[str, trio.Lock]
     """One lock a worker: its connections are opened upstream in the order of their HELLOs."""
 
@@ -122,9 +122,9 @@ class Connection:
 
     async def _serve_producer(self) -> None:
         """Serve a client that pushes; it becomes a consumer by its first FETCH."""
-        express = self._services.express
-        if express is not None and isinstance(self._channel, PlainChannel):
-            self._rider = Rider(express, self._channel, self._replies, self._origin)
+        lane = self._services.lane
+        if lane is not None and isinstance(self._channel, PlainChannel):
+            self._rider = lane.rider(self._channel, self._replies, self._origin)
         self._services.counts.producers += 1
         try:
             while await self._commands() is Next.TUNNEL:
@@ -209,7 +209,7 @@ class Connection:
         return Next.END
 
     async def _receive(self) -> bytes:
-        """The next bytes; while a producer has nothing to say but pushes the journal's thread takes them."""
+        """The next bytes; while a producer has nothing to say but plain pushes these are taken elsewhere."""
         if self._rider is not None and self._plain and not self._lines.pending and self._tunnel is None:
             with trio.move_on_after(LEND_PATIENCE):
                 await self._replies.at_most(0)

@@ -5,20 +5,15 @@ of what its producer waits for. So the connection of a producer that has just pu
 the thread that will have to store the next push anyway. The thread hands everything but certain, unconfirmed pushes
 back untouched. The event loop hears of what was stored a moment later, does all the bookkeeping, and takes the
 connections back when the disk stalls.
-
-The invariant: a connection has one reader, the event loop or the thread, and is lent only while nothing is owed to its
-client; so replies keep their order.
 """
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
-import outcome
 import trio
 
 from sidecar.errors import Refusal
@@ -26,10 +21,10 @@ from sidecar.intake import Intake
 from sidecar.journal import Journal
 from sidecar.journal.inlet import Source
 from sidecar.origins import Origin
-from sidecar.producers.channel import RECEIVE_BYTES, Loan, PlainChannel
+from sidecar.producers.channel import Loan, PlainChannel
 from sidecar.producers.replies import ReplyQueue, Slot
-from sidecar.protocol.jobs import Job
-from sidecar.protocol.pushes import STAMP_STEP, plain_pushes
+from sidecar.producers.riders import MOST_BYTES, Rider, certain, rotated
+from sidecar.protocol.pushes import STAMP_STEP
 from sidecar.protocol.replies import OK
 from sidecar.turns import LentTurn, Verdicts
 
@@ -40,10 +35,6 @@ LOOK_EVERY, STALLED = 0.5, 1.0
 HEARD_SOONEST, HEARD_LATEST, HEARD_WITHIN = 0.003, 0.010, 0.2
 """When the event loop hears of what was stored: seconds, and the share of the linger, which runs from the commit on.
 16 producers got a tenth more done with 3 ms than with 1, and 3 % more with 10."""
-
-
-MOST_BYTES = 256 * 1024
-"""Of pushes that are read between two commits, about: some 30 ms of work, during which the event loop may wait."""
 
 
 class Express:
@@ -62,6 +53,10 @@ class Express:
         journal.inlet.read = self._read
         journal.call_after(min(max(linger * HEARD_WITHIN, HEARD_SOONEST), HEARD_LATEST))
 
+    def rider(self, channel: PlainChannel, replies: ReplyQueue, origin: Origin) -> LentRider:
+        """A connection that may be lent from now on."""
+        return LentRider(self, channel, replies, origin)
+
     async def run(self) -> None:
         """Take the connections back whenever the disk stalls, until cancelled."""
         while True:
@@ -77,7 +72,7 @@ class Express:
         if turn is not None:
             self._intake.watch(turn, since=since)
         for rider in riders:
-            cast(Rider, rider).get_off(since)
+            cast(LentRider, rider).get_off(since)
 
     def _read(self, ready: Sequence[Source]) -> None:
         """On the thread: what these have sent."""
@@ -85,10 +80,7 @@ class Express:
         clock = time.time()
         takes = self.journal.takes
         size = 0
-        riders = cast("Sequence[Rider]", ready)
-        if len(riders) > 1:
-            first = self._place % len(riders)
-            riders = (*riders[first:], *riders[:first])
+        riders = rotated(cast("Sequence[LentRider]", ready), self._place)
         for rider in riders:
             if size > MOST_BYTES:
                 break
@@ -97,7 +89,7 @@ class Express:
             if data is None:
                 continue
             size += len(data)
-            jobs = self._plain(data, clock) if takes else None
+            jobs = certain(data, clock) if takes else None
             loan = rider.borrow(OK * len(jobs)) if jobs is not None else None
             if jobs is None or loan is None:
                 self.journal.inlet.unwatch(rider)
@@ -111,64 +103,15 @@ class Express:
             self._turn = turn
             turn.hand_over()
 
-    @staticmethod
-    def _plain(data: bytes, clock: float) -> list[Job] | None:
-        try:
-            return plain_pushes(data, clock)
-        except Exception:
-            return None  # a defect: the event loop meets it again, says so, and ends this connection alone
 
-
-class Rider:
-    """One connection that can be lent.
-
-    Args:
-        origin: order domain of its jobs; no other connection's.
-
-    Attributes:
-        stalled_since: when the thread stopped reading (trio's clock), where that was why the connection came back.
-    """
+class LentRider(Rider):
+    """A connection that can be lent to the thread."""
 
     def __init__(self, express: Express, channel: PlainChannel, replies: ReplyQueue, origin: Origin) -> None:
-        self._express = express
-        self._channel = channel
+        super().__init__(express.journal.inlet, channel, origin)
         self._replies = replies
-        self.origin = origin
-        self._sock: socket.socket = channel.socket
-        self._descriptor = self._sock.fileno()
-        self._task: trio.lowlevel.Task | None = None
         self._loan: Loan | None = None
         self._slot: Slot | None = None
-        self.stalled_since = 0.0
-
-    def fileno(self) -> int:
-        """The connection's descriptor."""
-        return self._descriptor
-
-    async def receive(self) -> bytes | None:
-        """Lend the connection until something comes that the thread doesn't take.
-
-        Returns:
-            what came, untouched; empty at the end of the connection; None: the connection is back because of the disk.
-        """
-        if self._sock.fileno() < 0:
-            return b""
-        inlet = self._express.journal.inlet
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._task = None
-            inlet.unwatch(self)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._task = trio.lowlevel.current_task()
-        inlet.watch(self)
-        return cast("bytes | None", await trio.lowlevel.wait_task_rescheduled(abort))
-
-    def hand_back(self, data: bytes | None) -> None:
-        """The connection is the event loop's again."""
-        task, self._task = self._task, None
-        if task is not None:
-            trio.lowlevel.reschedule(task, outcome.Value(data))
 
     def get_off(self, since: float) -> None:
         """The disk stalls. What the thread has read and not answered is owed before all that follows."""
@@ -187,20 +130,11 @@ class Rider:
             slot, self._slot = self._slot, None
             slot.fill(data)
         else:
-            self._channel.take_back(loan, data)
+            self.channel.take_back(loan, data)
 
     # on the thread
 
-    def read(self) -> bytes | None:
-        """What has come; empty at the end, however it came; None: nothing after all."""
-        try:
-            return self._sock.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
-
     def borrow(self, reply: bytes) -> Loan | None:
         """The right to answer; None when earlier replies are not sent."""
-        self._loan = self._channel.lend(reply)
+        self._loan = self.channel.lend(reply)
         return self._loan

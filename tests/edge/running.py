@@ -15,8 +15,11 @@ from sidecar.config import Ack, load
 from sidecar.demo.embedded import EmbeddedFaktory
 from sidecar.journal import Journal
 from sidecar.producers import Listener
+from sidecar.producers.express import Express
+from sidecar.producers.shortcut import Shortcut
 from sidecar.protocol.replies import ReplyReader
 
+OK = b"+OK\r\n"
 HELLO = b'HELLO {"v":2}\r\n'
 REFUSED = "tcp://127.0.0.1:1"
 """An upstream that refuses connections: nothing listens on that port."""
@@ -115,8 +118,8 @@ async def sidecar(upstream: str, directory: Path, *, link: bool = True, **settin
         async with trio.open_nursery() as nursery:
             for task in (parts.deadlines.run, parts.forwarder.run, parts.intake.run, parts.side.run, listener.run):
                 nursery.start_soon(task)
-            if parts.express is not None:
-                nursery.start_soon(parts.express.run)
+            if parts.lane is not None:
+                nursery.start_soon(parts.lane.run)
             if link:
                 nursery.start_soon(parts.link.run)
             yield Running(parts, int(listener.addresses[0].rpartition(":")[2]))
@@ -137,3 +140,19 @@ async def faktory(**options: Any) -> AsyncIterator[EmbeddedFaktory]:
 def push(jid: str, extra: str = "") -> bytes:
     """The line of a PUSH; `extra` are further members, with a comma before each."""
     return b'PUSH {"jid":"%s","jobtype":"T","args":[]%s}\r\n' % (jid.encode(), extra.encode())
+
+
+def lent(inner: Sidecar) -> int:
+    """How many connections are lent."""
+    if isinstance(inner.lane, Express):
+        return inner.lane.journal.inlet.sources
+    return inner.lane.sources if isinstance(inner.lane, Shortcut) else 0
+
+
+async def rider(running: Running, name: str) -> Client:
+    """A client whose connection is lent."""
+    before = lent(running.inner)
+    client = await running.connect()
+    assert await client.call(push(f"{name}-first")) == OK
+    await running.until(lambda inner: lent(inner) > before)
+    return client
