@@ -1,8 +1,7 @@
 """Plain pushes in memory mode: one task reads and answers them for all producers that have nothing else to say.
 
 Where `+OK` waits for no disk, a task for each connection is a third of what a push costs: each waits by a registration
-with the kernel and a switch of tasks. Here the sockets stay registered, and one task takes all
-that have something.
+with the kernel and a switch of tasks. Here the sockets stay registered, and one task takes all that have something.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import trio
 
 from sidecar.errors import Refusal
 from sidecar.intake import Intake
+from sidecar.logs import get_logger
 from sidecar.origins import Origin
 from sidecar.producers.channel import PlainChannel
 from sidecar.producers.replies import ReplyQueue
@@ -24,6 +24,8 @@ from sidecar.producers.riders import MOST_BYTES, Rider, certain, rotated
 from sidecar.protocol.pushes import STAMP_STEP
 from sidecar.protocol.replies import OK
 from sidecar.turns import Verdicts
+
+log = get_logger()
 
 
 class Shortcut:
@@ -81,7 +83,12 @@ class Shortcut:
                 self.unwatch(rider)
                 rider.hand_back(data)
                 continue
-            self._intake.submit(jobs, rider.origin, partial(_answer, rider.channel, len(jobs)))
+            try:
+                self._intake.submit(jobs, rider.origin, partial(_answer, rider.channel, len(jobs)))
+            except Exception as error:
+                log.exception("connection_failed", message=f"A defect ended a local connection: {error!r}")
+                self.unwatch(rider)
+                rider.hand_back(b"")
             clock += len(jobs) * STAMP_STEP
 
 

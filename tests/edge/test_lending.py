@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from sidecar.producers import express, shortcut
+from sidecar.producers import express, riders, shortcut
 from tests.edge.running import OK, Client, faktory, lent, push, rider, sidecar
 
 both = pytest.mark.parametrize("mode", ["disk", "memory"])
@@ -150,3 +150,27 @@ async def test_nothing_is_lent_where_the_reply_is_faktorys(tmp_path: Path) -> No
         client = await running.connect()
         assert [await client.call(push(f"not-lent-{number}")) for number in range(5)] == [OK] * 5
         assert running.inner.lane is None
+
+
+async def test_a_defect_ends_one_connection_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with faktory() as server, sidecar(server.url, tmp_path, SIDECAR_ACK="memory") as running:
+        unlucky, other = await rider(running, "unlucky"), await rider(running, "beside-it")
+        with monkeypatch.context() as patched:
+            patched.setattr(running.inner.forwarder, "offer", lambda entries, *, linger: 1 // 0)
+            assert await unlucky.call(push("unlucky-second")) == b""
+        assert await other.call(push("beside-it-second")) == OK
+        await running.until(lambda inner: inner.counts.producers == 1)
+
+
+@both
+async def test_a_look_that_fails_leaves_it_to_the_connections_own_task(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(data: bytes, clock: float) -> None:
+        raise ValueError(data)
+
+    async with faktory() as server, sidecar(server.url, tmp_path, SIDECAR_ACK=mode) as running:
+        client = await rider(running, "met-again")
+        monkeypatch.setattr(riders, "plain_pushes", defect)
+        assert await client.call(push("met-again-second")) == OK
+        assert server.url
