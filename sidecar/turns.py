@@ -46,7 +46,6 @@ class Turn:
         linger: whether all of them do.
         first: the id of the first job, once they were handed over.
         since: when the oldest of the commands arrived (trio's clock); None: now.
-        age: seconds since the jobs are on disk.
     """
 
     __slots__ = ("_journal", "_taker", "answered", "first", "linger", "parts", "since")
@@ -62,6 +61,7 @@ class Turn:
 
     @property
     def age(self) -> float:
+        """Seconds since the jobs are on disk, when the event loop hears of it."""
         return 0.0
 
     def hand_over(self) -> None:

@@ -124,10 +124,11 @@ class Pending:
             group.change.additions.append(addition)
             group.jobs += jobs
             if jobs < len(append.payloads):
+                group.bytes += sum(map(len, addition.payloads))
                 return
+            group.bytes += append.size
             if append.at_once is not None:
                 group.answers.append(append.at_once)
-            group.bytes += append.size
             following = append.first + jobs
 
     def undo(self, group: Group) -> None:
