@@ -21,6 +21,7 @@ import trio
 
 from sidecar.banner import banner, reachable
 from sidecar.batching import Batcher, Limits
+from sidecar.clock import for_threads
 from sidecar.config import Ack, Settings, host_port, listen_context
 from sidecar.deadlines import Deadlines
 from sidecar.errors import StartError
@@ -130,6 +131,7 @@ class Sidecar:
     def _take_over(self, journal: Journal) -> None:
         """Count what the journal does, and say what an earlier run's crash left in doubt."""
         journal.on_commit = self.counts.committed
+        journal.use_clock(for_threads())
         if journal.recovery.unclean:
             at_most = self.settings.pipeline_depth * self.settings.batch_max_size + SETTLE_BUFFER
             self.report.after_a_crash(journal.waiting, at_most=at_most)

@@ -77,3 +77,4 @@ class Deadlines:
             self._asleep_until = self._heap[0][0] if self._heap else math.inf
             with trio.move_on_at(self._asleep_until):
                 await self._changed.wait()
+            await trio.lowlevel.checkpoint()  # replies that have come by now are read before anything is judged

@@ -7,6 +7,7 @@ import signal
 import trio
 
 from sidecar.app import Sidecar
+from sidecar.clock import RunningClock
 from sidecar.config import Settings
 from sidecar.errors import StartError
 from sidecar.journal import Journal
@@ -29,7 +30,7 @@ def send_journal(settings: Settings) -> int:
     Raises:
         StartError: there is no journal, or another process owns it.
     """
-    return trio.run(_send, settings)
+    return trio.run(_send, settings, clock=RunningClock())
 
 
 async def _send(settings: Settings) -> int:

@@ -18,6 +18,7 @@ from sidecar import logs
 from sidecar.banner import reachable
 from sidecar.cli.options import given_flags, load_and_log, settings_options
 from sidecar.cli.slots import free_slot
+from sidecar.clock import RunningClock
 from sidecar.config import SETTINGS, Ack, Loaded, Settings
 from sidecar.config.gathering import FILE_SUFFIX
 from sidecar.errors import StartError
@@ -61,7 +62,7 @@ def command(context: click.Context, command_line: tuple[str, ...]) -> int:
     given = {name: text for name, text in os.environ.items() if text}
     loaded = load_and_log(given_flags(context), DEFAULTS | given)
     with _own_journal(loaded) as ours:
-        return trio.run(around, ours, command_line, os.environ)
+        return trio.run(around, ours, command_line, os.environ, clock=RunningClock())
 
 
 def _own_journal(loaded: Loaded) -> AbstractContextManager[Loaded]:

@@ -38,9 +38,10 @@ def _serve(settings: Settings) -> int:
     import trio
 
     from sidecar.app import serve
+    from sidecar.clock import RunningClock
 
     _allow_many_connections()
-    return trio.run(serve, settings)
+    return trio.run(serve, settings, clock=RunningClock())
 
 
 def _allow_many_connections() -> None:

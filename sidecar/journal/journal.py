@@ -126,15 +126,18 @@ class Journal:
         """Why jobs aren't being accepted, None when they are."""
         if self._closed:
             return "the journal is closed"
-        since = self._writer.busy_since
-        if since is not None and time.monotonic() - since > STALLED:
-            return f"disk stalled: the journal's disk has not answered for {time.monotonic() - since:.0f} s"
+        if (busy := self.busy_for) > STALLED:
+            return f"disk stalled: the journal's disk has not answered for {busy:.0f} s"
         return self._writer.fault
 
     @property
     def inlet(self) -> Inlet:
         """Where sockets can be lent to the thread."""
         return self._writer.inlet
+
+    def use_clock(self, clock: Callable[[], float]) -> None:
+        """What tells how long the disk takes (seconds): a clock that stands still while the process is frozen."""
+        self._writer.clock = clock
 
     def call_after(self, seconds: float) -> None:
         """How late the event loop may hear of jobs that the thread has taken and answered itself."""
@@ -144,7 +147,7 @@ class Journal:
     def busy_for(self) -> float:
         """Seconds for which the thread has been working on one thing, which may be the disk's fault; 0: it waits."""
         since = self._writer.busy_since
-        return 0.0 if since is None else time.monotonic() - since
+        return 0.0 if since is None else self._writer.clock() - since
 
     @property
     def takes(self) -> bool:

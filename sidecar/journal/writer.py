@@ -52,7 +52,7 @@ class Writer:
         call_after: seconds after which the event loop is called about jobs whose producers know already. It looks by
             itself before it does anything that depends on them.
         fault: why jobs aren't accepted; None: they are.
-        busy_since: monotonic second since which the thread works, and may hang on the disk; None while it waits.
+        busy_since: second of `clock` since which the thread works, and may hang on the disk; None while it waits.
         clean: after `run`: all was committed and the database closed.
     """
 
@@ -71,6 +71,7 @@ class Writer:
         self._call = call
         self._call_by = math.inf
         self.call_after = 0.0
+        self.clock = time.monotonic
         self._found_flagged = found_flagged
         self.inlet = Inlet()
         self._pending = Pending()
@@ -129,7 +130,7 @@ class Writer:
     def _collect(self) -> None:
         """Takes all that is queued; waits until something is, or is due."""
         requests = self.inlet.wait(self._pause(time.monotonic()))
-        self.busy_since = time.monotonic()
+        self.busy_since = self.clock()
         for request in requests:
             self._pending.add(request)
         if self._pending.stop and self._stop_by is None:
@@ -186,7 +187,8 @@ class Writer:
             self._pending.undo(group)
             self._failed(error)
             return
-        self.busy_since = ended = time.monotonic()  # the disk has answered
+        ended = time.monotonic()
+        self.busy_since = self.clock()  # the disk has answered
         self._account(group.jobs, removed, group.change)
         self._calls += self._pending.finish(group)
         hurried = len(self._calls) > len(group.answers)

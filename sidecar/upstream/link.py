@@ -115,11 +115,11 @@ class Link:
         """End a connection whose replies stopped; probe one that is silent."""
         while True:
             await trio.sleep(1.0)
-            now = trio.current_time()
+            quiet = await pipe.silent_for()
             if pipe.owed:
-                if now - pipe.owed_since > pipe.patience:
+                if quiet > pipe.patience:
                     raise PipeLost(f"no reply for {pipe.patience:.0f} s")
-            elif now - pipe.owed_since > PROBE_EVERY and self.pipe is pipe:
+            elif quiet > PROBE_EVERY and self.pipe is pipe:
                 self._probe(pipe)
 
     def _probe(self, pipe: Pipe) -> None:

@@ -67,6 +67,11 @@ class Pipe:
         """Seconds that the oldest unanswered command may take since `owed_since`: a large one takes long to send."""
         return REPLY_TIMEOUT + (self._owed[0][1] / SLOWEST_LINK if self._owed else 0.0)
 
+    async def silent_for(self) -> float:
+        """Seconds without a reply, or without a command where none is owed. What has arrived by now counts as read."""
+        await trio.lowlevel.checkpoint()  # who waits to be read has its turn: timers and input are due together
+        return trio.current_time() - self.owed_since
+
     def send(self, command: bytes, on_reply: OnReply) -> None:
         """Queue a command (its line end included). Never blocks; on a lost pipe `on_reply(None)` comes at once."""
         if self._lost is not None:

@@ -92,7 +92,7 @@ class SideConnection:
     async def _watch(self, pipe: Pipe) -> None:
         while True:
             await trio.sleep(1.0)
-            quiet = trio.current_time() - pipe.owed_since
+            quiet = await pipe.silent_for()
             if pipe.owed and quiet > pipe.patience:
                 raise PipeLost(f"no reply for {pipe.patience:.0f} s")
             if not pipe.owed and quiet > IDLE_END:
