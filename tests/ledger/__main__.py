@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import time
 
 from tests.ledger.driver import drive
+from tests.ledger.troubles import TROUBLES
 
 
 def main() -> int:
@@ -15,11 +15,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.ledger", description=__doc__)
     parser.add_argument("--cycles", type=int, default=200, help="kills (default 200)")
     parser.add_argument("--round", type=int, default=25, help="kills between two counts (default 25)")
-    parser.add_argument("--seed", type=int, default=None, help="of an earlier run, to repeat its decisions")
+    parser.add_argument("--seed", type=int, default=None, help="of the dice (default: the day, 20260131)")
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="NAME", help=f"leave out: {', '.join([*TROUBLES, 'SIGHUP'])}"
+    )
     options = parser.parse_args()
-    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    seed = int(time.strftime("%Y%m%d")) if options.seed is None else options.seed
     started = time.monotonic()
-    total = drive(options.cycles, seed=seed, per_round=options.round)
+    total = drive(options.cycles, seed=seed, per_round=options.round, without=options.without)
     print(
         f"\n{total.acknowledged:,} jobs acknowledged over {total.kills} kill -9: {total.lost} lost, "
         f"{total.duplicates:,} sent twice (bound {total.bound:,}); {time.monotonic() - started:.0f} s"

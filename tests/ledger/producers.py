@@ -1,4 +1,4 @@
-"""Producers that write down each answer before they go on: serial, pipelining, in bulk, over HTTP.
+"""Producers that write down each answer before they go on: serial, pipelining, in bulk and in bursts, over HTTP.
 
 They know nothing of the sidecar but a port. When their connection ends, or can't be made, they try again at once, as
 clients with a pool do; what was not answered by then is nobody's promise.
@@ -36,6 +36,9 @@ class Producer(threading.Thread):
         tag: what its jids start with; no other producer's do.
         pace: seconds between two pushes.
     """
+
+    sizes: tuple[int, ...] = (0, 10, 100, 400)
+    """Bytes of padding in a job; one is chosen for each."""
 
     def __init__(self, book: Book, where: Where, *, tag: str, pace: float = 0.0, seed: int = 0) -> None:
         super().__init__(name=tag, daemon=True)
@@ -75,7 +78,7 @@ class Producer(threading.Thread):
         made = {}
         for _ in range(count):
             jid = f"{self._tag}-{next(self._numbers):07d}"
-            padding = "x" * self._random.choice((0, 10, 100, 400))
+            padding = "x" * self._random.choice(self.sizes)
             made[jid] = json.dumps({"jid": jid, "queue": QUEUE, "jobtype": "Entry", "args": [jid, padding]})
         return made
 
@@ -101,6 +104,7 @@ class PushProducer(Producer):
             self.look_for_late_replies(client)
 
     def _note(self, owed: list[str], reply: bytes, seconds: float) -> None:
+        """A reply to the oldest push that is owed one."""
         if not reply.endswith(b"\r\n"):
             raise ConnectionError("closed")
         jid = owed.pop(0)
@@ -134,15 +138,50 @@ class PipelinedProducer(PushProducer):
     window = 40
 
 
-class BulkProducer(PushProducer):
-    """`PUSHB` of some dozens."""
+class LargeProducer(PushProducer):
+    """One job of about 1 MB at a time."""
 
-    size = 30
+    sizes = (500_000, 1_000_000)
+
+
+class AskingProducer(PushProducer):
+    """An `INFO` behind some pushes: it waits until they are in Faktory."""
+
+    window = 10
 
     def connected(self, port: int) -> None:
         with RawClient(port, timeout=PATIENCE) as client:
             while self.pause():
-                jobs = self.jobs(self._random.randint(1, self.size))
+                jobs = self.jobs(self.window)
+                owed = list(jobs)
+                sent = time.monotonic()
+                try:
+                    client.send(b"".join(b"PUSH " + job.encode() + b"\r\n" for job in jobs.values()) + b"INFO\r\n")
+                    while owed:
+                        self._note(owed, client.raw_reply(), time.monotonic() - sent)
+                finally:
+                    self._book.give_up(owed)
+                self._look_at(client.raw_reply())
+            self.look_for_late_replies(client)
+
+    def _look_at(self, reply: bytes) -> None:
+        """A page of Faktory's, or a refusal."""
+        if not reply.endswith(b"\r\n"):
+            raise ConnectionError("closed")
+        if not reply.startswith((b"$", b"-")) or (reply[:1] == b"$" and b'"faktory"' not in reply):
+            self._book.wonder(f"a strange reply to INFO: {reply[:200]!r}")
+
+
+class BulkProducer(PushProducer):
+    """`PUSHB` of some dozens."""
+
+    least, size = 1, 30
+    """Jobs of a command."""
+
+    def connected(self, port: int) -> None:
+        with RawClient(port, timeout=PATIENCE) as client:
+            while self.pause():
+                jobs = self.jobs(self._random.randint(self.least, self.size))
                 sent = time.monotonic()
                 reply = b""
                 try:
@@ -164,6 +203,13 @@ class BulkProducer(PushProducer):
         for jid, text in refused.items():
             self._book.refuse([jid], f"ERR {text}", seconds)
         self._book.accept(jobs.keys() - refused.keys(), seconds)
+
+
+class BurstProducer(BulkProducer):
+    """`PUSHB` of 4 to 6 MiB: more than the journal stores in one transaction."""
+
+    sizes = (400,)
+    least, size = 8_000, 12_000
 
 
 class HttpProducer(Producer):

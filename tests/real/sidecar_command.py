@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.real.log_pipe import LogPipe
 from tests.real.polling import wait_for
 from tests.real.raw_client import RawClient
 
@@ -40,6 +41,7 @@ class SidecarProcess:
         settings: environment variables, on top of free loopback ports and JSON logs.
         arguments: the command line after `python -m sidecar`.
         program: a module to run in place of `sidecar`.
+        piped: stderr is a pipe, `log_pipe`, that is copied into the file, and not the file itself.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class SidecarProcess:
         arguments: Sequence[str] = ("serve",),
         *,
         program: str = "sidecar",
+        piped: bool = False,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._log_path = directory / "sidecar.log"
@@ -59,14 +62,17 @@ class SidecarProcess:
             "SIDECAR_LOG_FORMAT": "json",
             "SIDECAR_JOURNAL_DIR": str(directory / "journal"),
         }
-        with self._log_path.open("wb") as log:
+        self.log_pipe = LogPipe(self._log_path) if piped else None
+        with self._log_path.open("ab" if piped else "wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", program, *arguments],
                 env=clean_environment(defaults | dict(settings)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=log,
+                stderr=self.log_pipe.writer if self.log_pipe else log,
             )
+        if self.log_pipe:
+            self.log_pipe.handed_over()
 
     @property
     def port(self) -> int:
@@ -134,11 +140,14 @@ class SidecarProcess:
     def kill(self) -> int:
         """Ends it with SIGKILL and waits for the end."""
         self.process.kill()
-        return self.process.wait(10)
+        return self.wait(10)
 
     def wait(self, timeout: float = 40.0) -> int:
         """Waits for the end and returns the exit code."""
-        return self.process.wait(timeout)
+        code = self.process.wait(timeout)
+        if self.log_pipe:
+            self.log_pipe.finish()
+        return code
 
     def _ports(self, edge: str) -> list[str]:
         event, pattern = BANNER[edge]
