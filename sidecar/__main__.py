@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from sidecar.cli.entry import run
+from sidecar.outlet import STDERR, take_over
 
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.exit(run(sys.argv[1:]))
+    take_over()
+    from sidecar.cli.entry import run  # nothing is opened before the standard streams are
+
+    try:
+        code = run(sys.argv[1:])
+    finally:
+        STDERR.flush()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The table of commands, and what every command has in common: errors are one line on stderr, never a traceback.
+"""The table of commands, and what every command has in common: errors are one line on stderr, never a traceback
+with words that may hold a secret.
 
 Exit codes: 0 fine, 1 it did not work, 2 settings or command line are wrong, 130 interrupted.
 """
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple
 import click
 
 from sidecar import __version__
+from sidecar.config.values import LogFormat, LogLevel
 from sidecar.errors import StartError
 
 PROGRAM: Final = "faktory-sidecar"
@@ -96,14 +98,16 @@ def run(arguments: Sequence[str]) -> int:
         # Whoever read our output has left. The interpreter would complain again when it flushes at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        return _failed_by_a_defect(error)
     return result if isinstance(result, int) else 0
 
 
 def _failed_in_group(group: BaseExceptionGroup[BaseException]) -> int:
-    """The start errors in what a nursery raised; anything else beside them is a bug and is raised as it is."""
+    """The start errors in what a nursery raised; anything else beside them is a bug."""
     expected, rest = group.split((StartError, KeyboardInterrupt))
     if rest is not None or expected is None:
-        raise group
+        return _failed_by_a_defect(rest or group)
     codes = [_failed(str(error), error.exit_code) for error in _leaves(expected) if isinstance(error, StartError)]
     return codes[0] if codes else INTERRUPTED
 
@@ -112,6 +116,16 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for each in error.exceptions for leaf in _leaves(each)]
     return [error]
+
+
+def _failed_by_a_defect(error: BaseException) -> int:
+    """Say where a mistake of ours is; its words may hold a secret and are left out."""
+    from sidecar import logs  # slow to import
+
+    if not logs.is_configured():
+        logs.configure(LogLevel.INFO, LogFormat.AUTO)
+    logs.defect("process", error, "it ends here")
+    return 1
 
 
 def _failed(message: str, exit_code: int) -> int:

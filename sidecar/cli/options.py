@@ -36,6 +36,7 @@ def load_and_log(flags: Mapping[str, str], environ: Mapping[str, str]) -> Loaded
     """
     loaded = load(environ, flags)
     logs.configure(loaded.settings.log_level, loaded.settings.log_format)
+    logs.catch_the_rest()
     for warning in loaded.warnings:
         logs.get_logger().warning("setting_unknown", message=warning)
     return loaded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +33,22 @@ class Gathered:
     problems: list[str] = field(default_factory=list)
 
     def add(self, setting: Setting, text: str, source: str) -> None:
-        """Take `text` as the setting's."""
-        self.texts[setting.name] = text
+        """Take `text` as the setting's, if it is text: bytes of another encoding can be in no URL, log or page."""
         self.sources[setting.name] = source
+        if is_text(text):
+            self.texts[setting.name] = text
+        else:
+            encoding = sys.getfilesystemencoding()
+            self.problems.append(f"{source.partition(' ')[2]} can't be read as {encoding}: expected text in UTF-8")
+
+
+def is_text(text: str) -> bool:
+    """Whether an argument, a variable or a path is text; Python hands bytes that are not on as halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def from_flags(flags: Mapping[str, str]) -> Gathered:

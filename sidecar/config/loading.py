@@ -130,6 +130,8 @@ def default_journal_dir(upstream: UpstreamAddress, environ: Mapping[str, str], p
         home = Path(environ.get("HOME") or Path.home())
     except RuntimeError:
         raise StartError("no home directory for the journal: set SIDECAR_JOURNAL_DIR", exit_code=2) from None
+    if not gathering.is_text(f"{home}{environ.get('XDG_STATE_HOME', '')}"):
+        raise StartError("the home directory's name is not UTF-8: set SIDECAR_JOURNAL_DIR", exit_code=2)
     xdg = Path(environ.get("XDG_STATE_HOME", ""))
     if xdg.is_absolute():  # the specification has relative ones ignored
         state = xdg

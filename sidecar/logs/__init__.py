@@ -1,6 +1,19 @@
 """Log records: one line each on stderr, floods summed up."""
 
+from sidecar.logs.defects import DEFECTS, catch_the_rest, defect, defects
 from sidecar.logs.floods import TIMEOUT, FloodLog, FlushLog
-from sidecar.logs.records import configure, get_logger, lost_lines
+from sidecar.logs.records import configure, get_logger, is_configured, lost_lines
 
-__all__ = ["TIMEOUT", "FloodLog", "FlushLog", "configure", "get_logger", "lost_lines"]
+__all__ = [
+    "DEFECTS",
+    "TIMEOUT",
+    "FloodLog",
+    "FlushLog",
+    "catch_the_rest",
+    "configure",
+    "defect",
+    "defects",
+    "get_logger",
+    "is_configured",
+    "lost_lines",
+]

@@ -14,12 +14,17 @@ import json
 import logging
 import re
 import sys
-from typing import Any, ClassVar, Final, TextIO, cast
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from sidecar.config.values import LogFormat, LogLevel
+from sidecar.logs.defects import described, places
+from sidecar.outlet import STDERR, Outlet
 
 _LEVELS: Final = {
     LogLevel.DEBUG: logging.DEBUG,
@@ -29,23 +34,30 @@ _LEVELS: Final = {
 }
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PLAIN: Final = re.compile(r"[^\s\"'=]+")
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 
 
-def configure(level: LogLevel, format: LogFormat, stream: TextIO | None = None) -> None:
+def configure(level: LogLevel, format: LogFormat, outlet: Outlet = STDERR) -> None:
     """Set up all logging of the process, that of libraries included (theirs from WARNING on).
 
     Args:
-        stream: where lines go; stderr unless given.
+        outlet: where lines go.
     """
-    output = sys.stderr if stream is None else stream
-    as_json = format is LogFormat.JSON or (format is LogFormat.AUTO and not output.isatty())
+    as_json = format is LogFormat.JSON or (format is LogFormat.AUTO and not outlet.is_terminal)
+    render = _json_line if as_json else _console_line
     structlog.configure(
-        processors=_processors(as_json=as_json),
+        processors=[structlog.processors.add_log_level, _exception, cast(Processor, partial(_rendered, render))],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=lambda *_: _Lines(output),
+        logger_factory=lambda *_: _Lines(outlet),
         cache_logger_on_first_use=False,
     )
+    outlet.gap = partial(_gap, render)
     logging.basicConfig(handlers=[_LibraryRecords()], level=max(logging.WARNING, _LEVELS[level]), force=True)
+
+
+def is_configured() -> bool:
+    """Whether `configure` was called: before it, records go nowhere that anybody would look."""
+    return structlog.is_configured()
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -53,24 +65,67 @@ def get_logger() -> FilteringBoundLogger:
     return cast(FilteringBoundLogger, structlog.get_logger())
 
 
-def _processors(*, as_json: bool) -> list[Processor]:
-    start: list[Processor] = [structlog.processors.add_log_level, structlog.processors.format_exc_info]
-    if as_json:
-        return [*start, structlog.processors.TimeStamper(fmt="iso", utc=True), _json_line]
-    return [*start, _console_line]
+def _exception(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """The exception that a record is about, by type and place: its words may hold a secret."""
+    given = event.pop("exc_info", None)
+    error = given[1] if isinstance(given, tuple) else sys.exception() if given is True else given
+    if isinstance(error, BaseException):
+        event["exception"] = places(error)
+    return event
 
 
-def _json_line(_logger: object, _method: str, event: EventDict) -> str:
-    head = {
-        "timestamp": event.pop("timestamp"),
+Render = Callable[[EventDict], str]
+
+
+def _rendered(render: Render, _logger: object, _method: str, event: EventDict) -> bytes:
+    """A record as bytes, UTF-8; what can't be written as it is must not harm who logs it."""
+    level, name = event["level"], event["event"]
+    try:
+        line = render(event)
+    except Exception as error:
+        line = render(
+            {"level": level, "event": name, "message": f"{name} (its fields can't be shown: {described(error)})"}
+        )
+    try:
+        return line.encode() + b"\n"
+    except UnicodeEncodeError:  # half a character: from a name of bytes that aren't UTF-8, or from a client's JSON
+        return _SURROGATE.sub(_halved, line).encode() + b"\n"
+
+
+def _halved(match: re.Match[str]) -> str:
+    """Half a character in words that are fine within a JSON string, too: `\\\\udcff`."""
+    return f"\\\\u{ord(match[0]):04x}"
+
+
+def _gap(render: Render, lines: int) -> bytes:
+    what = "line was" if lines == 1 else "lines were"
+    message = f"{lines:,} log {what} dropped here: nobody read the log for a while"
+    return (
+        render({"level": "warning", "event": "log_lines_dropped", "message": message, "dropped": lines}).encode()
+        + b"\n"
+    )
+
+
+def _json_line(event: EventDict) -> str:
+    record = {
+        "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "level": event.pop("level"),
         "event": event["event"],
         "message": event.pop("message", event.pop("event")),
+        **event,
     }
-    return json.dumps({**head, **event}, default=_text, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return _encode(record)
+    except ValueError:  # JSON has no word for these numbers
+        return _encode({key: str(value) if isinstance(value, float) else value for key, value in record.items()})
 
 
-def _console_line(_logger: object, _method: str, event: EventDict) -> str:
+_encode: Final = json.JSONEncoder(
+    default=lambda value: _text(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+).encode
+
+
+def _console_line(event: EventDict) -> str:
     level, name = str(event.pop("level")).upper(), event.pop("event")
     exception = event.pop("exception", None)
     message = _CONTROL.sub(_escaped, str(event.pop("message", name)))
@@ -103,33 +158,27 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class _Lines:
-    """Where structlog hands a finished line to: one write a line; a closed stderr loses lines, never the caller."""
+    """Where structlog hands a finished line to."""
 
-    lost: ClassVar[int] = 0
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def msg(self, line: str) -> None:
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):  # ValueError: the stream object itself was closed
-            _Lines.lost += 1
-
-    log = debug = info = warning = error = critical = exception = msg
+    def __init__(self, outlet: Outlet) -> None:
+        self.msg = outlet.put
+        self.log = self.debug = self.info = self.warning = self.error = self.critical = self.exception = outlet.put
 
 
 def lost_lines() -> int:
-    """How many log lines could not be written since the start: there is no log left to say so in."""
-    return _Lines.lost
+    """How many log lines were not written since the start, because nobody read them or nobody was there."""
+    return STDERR.lost
 
 
 class _LibraryRecords(logging.Handler):
     """What libraries say by the standard library's logging, as records of ours."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields: dict[str, Any] = {"message": record.getMessage(), "logger": record.name}
+        try:
+            message = record.getMessage()
+        except Exception:  # the library's mistake, which must not become one of who called it
+            message = str(record.msg)
+        fields: dict[str, Any] = {"message": message, "logger": record.name}
         if record.exc_info:
             fields["exc_info"] = record.exc_info
         get_logger().log(record.levelno, "library", **fields)

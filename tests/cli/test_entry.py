@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sidecar import __version__
+from sidecar import __version__, logs
 from sidecar.cli import entry
 from sidecar.config import SETTINGS
 from sidecar.errors import StartError
@@ -109,7 +109,14 @@ def test_an_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    fails_with(ExceptionGroup("two", [StartError("x"), TypeError("bug")]), monkeypatch)
-    with pytest.raises(ExceptionGroup, match="two"):
-        entry.run([])
+def test_a_bug_is_told_by_its_place_and_not_by_its_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logs, "is_configured", lambda: True)  # else it would set up the log of all tests
+    fails_with(ExceptionGroup("two", [StartError("x"), TypeError("hunter2")]), monkeypatch)
+    before = logs.defects().get("process", 0)
+    assert entry.run([]) == 1
+    assert logs.defects()["process"] == before + 1
+    told = capsys.readouterr().out  # where structlog writes unless told otherwise
+    assert "TypeError" in told
+    assert "hunter2" not in told

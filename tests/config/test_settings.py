@@ -310,3 +310,23 @@ def test_settings_are_frozen() -> None:
     with pytest.raises(AttributeError):
         settings.batch_max_size = 1  # type: ignore[misc]
     assert not hasattr(settings, "__dict__")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("SIDECAR_UPSTREAM", "tcp://h\udcff:7419"),
+        ("SIDECAR_UPSTREAM", "tcp://zo\udce9:pw@host:7419"),
+        ("SIDECAR_LISTEN_PASSWORD", "hush\udcff"),
+        ("SIDECAR_JOURNAL_DIR", "/tmp/\udcff"),
+        ("SIDECAR_LISTEN", "\udcff:1"),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_by_name(name: str, text: str) -> None:
+    [problem] = refused({name: text})
+    assert problem == f"{name} can't be read as utf-8: expected text in UTF-8"
+
+
+def test_a_home_that_is_no_text_asks_for_a_directory() -> None:
+    [problem] = refused({"SIDECAR_UPSTREAM": "tcp://host:7419", "HOME": "/home/zo\udce9"})
+    assert "SIDECAR_JOURNAL_DIR" in problem

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
+import os
+import pty
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -13,6 +15,10 @@ import structlog
 
 from sidecar import logs
 from sidecar.config import LogFormat, LogLevel, Secret
+from sidecar.outlet import Outlet
+
+PATIENCE = 10.0
+"""Seconds for a line to be written."""
 
 
 @pytest.fixture(autouse=True)
@@ -24,20 +30,27 @@ def _as_before() -> Iterator[None]:
     root.handlers[:], root.level = handlers, level
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+class Sink:
+    """A file that takes the lines."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the test
+        self.outlet = Outlet(self._file.fileno())
+
+    def getvalue(self) -> str:
+        """All that was written so far."""
+        assert self.outlet.flush(PATIENCE)
+        return os.pread(self._file.fileno(), 1 << 20, 0).decode()
 
 
-class Closed(io.StringIO):
-    def write(self, text: str) -> int:
-        raise BrokenPipeError
+def console(level: LogLevel = LogLevel.INFO) -> Sink:
+    return configured(level, LogFormat.CONSOLE)
 
 
-def console(level: LogLevel = LogLevel.INFO) -> io.StringIO:
-    stream = io.StringIO()
-    logs.configure(level, LogFormat.CONSOLE, stream)
-    return stream
+def configured(level: LogLevel, format: LogFormat) -> Sink:
+    sink = Sink()
+    logs.configure(level, format, sink.outlet)
+    return sink
 
 
 LINES = [
@@ -77,8 +90,7 @@ def test_console_levels() -> None:
 
 
 def test_json_lines() -> None:
-    stream = io.StringIO()
-    logs.configure(LogLevel.DEBUG, LogFormat.JSON, stream)
+    stream = configured(LogLevel.DEBUG, LogFormat.JSON)
     logs.get_logger().warning("link_down", message="Link down\n(reset)", retry_s=1.5, token=Secret("hush"), name="é")
     [line] = stream.getvalue().splitlines()
     record = json.loads(line)
@@ -96,8 +108,7 @@ def test_json_lines() -> None:
 
 
 def test_json_without_a_sentence_and_with_an_exception() -> None:
-    stream = io.StringIO()
-    logs.configure(LogLevel.DEBUG, LogFormat.JSON, stream)
+    stream = configured(LogLevel.DEBUG, LogFormat.JSON)
     try:
         raise RuntimeError("broken")
     except RuntimeError:
@@ -105,16 +116,20 @@ def test_json_without_a_sentence_and_with_an_exception() -> None:
     record = json.loads(stream.getvalue())
     assert record["event"] == record["message"] == "crashed"
     assert record["level"] == "error"
-    assert "RuntimeError: broken" in record["exception"]
+    assert "RuntimeError" in record["exception"]
+    assert "test_records.py:" in record["exception"]
+    assert "broken" not in record["exception"].replace('raise RuntimeError("broken")', "")
 
 
 def test_auto_is_console_on_a_terminal_only() -> None:
-    terminal, pipe = Terminal(), io.StringIO()
-    for stream in (terminal, pipe):
-        logs.configure(LogLevel.INFO, LogFormat.AUTO, stream)
-        logs.get_logger().info("e", message="hello")
-    assert terminal.getvalue() == "INFO hello\n"
-    assert json.loads(pipe.getvalue())["message"] == "hello"
+    sink = configured(LogLevel.INFO, LogFormat.AUTO)
+    logs.get_logger().info("e", message="hello")
+    assert json.loads(sink.getvalue())["message"] == "hello"
+
+    reader, terminal = pty.openpty()
+    logs.configure(LogLevel.INFO, LogFormat.AUTO, Outlet(terminal))
+    logs.get_logger().info("e", message="hello")
+    assert os.read(reader, 1000) == b"INFO hello\r\n"
 
 
 def test_a_logger_follows_a_later_configuration() -> None:
@@ -132,8 +147,53 @@ def test_libraries_are_heard_from_warning_on() -> None:
     assert stream.getvalue() == "WARNING careful: x logger=some.library\n"
 
 
-def test_a_closed_stderr_costs_lines_not_the_caller() -> None:
-    before = logs.lost_lines()
-    logs.configure(LogLevel.INFO, LogFormat.CONSOLE, Closed())
-    logs.get_logger().info("e", message="nobody reads this")
-    assert logs.lost_lines() == before + 1
+HALVES = [
+    {"message": "half a pair: \ud83d"},
+    {"message": "m", "path": "/tmp/\udcff"},
+    {"message": "m", "number": float("nan"), "deep": [float("inf")]},
+    {"message": "m", "bytes": b"\xff\xfe"},
+    {"message": "m", "unshowable": object.__new__(type("Odd", (), {"__str__": lambda _: 1 // 0}))},
+    {"message": "m", "loop": (loop := [0])},
+]
+loop.append(loop)  # type: ignore[arg-type]  # a list within itself
+
+
+@pytest.mark.parametrize("fields", HALVES, ids=lambda fields: " ".join(fields))
+@pytest.mark.parametrize("format", [LogFormat.JSON, LogFormat.CONSOLE])
+def test_whatever_a_record_holds_it_is_one_line_of_utf8_and_harms_nobody(
+    fields: dict[str, object], format: LogFormat
+) -> None:
+    sink = configured(LogLevel.INFO, format)
+    logs.get_logger().info("some_event", **fields)
+    [line] = sink.getvalue().splitlines()
+    if format is LogFormat.JSON:
+        record = json.loads(line, parse_constant=pytest.fail)
+        assert record["event"] == "some_event"
+        line.encode()  # as strict readers of JSON demand, no escaped half either
+        record["message"].encode()
+
+
+def test_a_defect_tells_its_type_and_place_and_keeps_its_words_to_itself() -> None:
+    sink = configured(LogLevel.INFO, LogFormat.JSON)
+    before = logs.defects().get("somewhere", 0)
+    try:
+        try:
+            raise ValueError("password hunter2")
+        except ValueError as cause:
+            raise ExceptionGroup("hunter2", [RuntimeError("hunter2"), KeyError("hunter2")]) from cause
+    except ExceptionGroup as error:
+        logs.defect("somewhere", error, "it goes on")
+    record = json.loads(sink.getvalue())
+    assert record["event"] == "defect"
+    assert record["where"] == "somewhere"
+    for word in ("ValueError", "RuntimeError", "KeyError", "test_records.py"):
+        assert word in record["exception"]
+    words = [line for line in record["exception"].splitlines() if "test_records.py" not in line]  # but for our source
+    assert "hunter2" not in record["message"] + " ".join(words)
+    assert logs.defects()["somewhere"] == before + 1
+
+
+def test_a_library_that_formats_wrongly_is_heard_all_the_same() -> None:
+    sink = configured(LogLevel.INFO, LogFormat.JSON)
+    logging.getLogger("some.library").warning("%d jobs", "many")
+    assert json.loads(sink.getvalue())["message"] == "%d jobs"
