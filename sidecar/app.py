@@ -6,7 +6,6 @@ that an edge took finds everything below it still there.
 
 from __future__ import annotations
 
-import gc
 import math
 import signal
 import ssl
@@ -15,6 +14,7 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -31,6 +31,7 @@ from sidecar.journal import Journal
 from sidecar.journal.schema import DB_NAME
 from sidecar.linkreport import LinkReport
 from sidecar.logs import FloodLog, FlushLog, get_logger
+from sidecar.memory import calm_collector, tidy
 from sidecar.metrics import Counts
 from sidecar.ops.facts import Gauge
 from sidecar.ops.pulse import Pulse
@@ -40,16 +41,12 @@ from sidecar.producers.express import Express
 from sidecar.producers.riders import Lane
 from sidecar.producers.shortcut import Shortcut
 from sidecar.stopping import Drain, asked_to_stop, last_words
-from sidecar.tunnel import Tunnels
 from sidecar.upstream.dial import Dialer
 from sidecar.upstream.link import Link
 from sidecar.upstream.side import SideConnection
 
 if TYPE_CHECKING:
     from sidecar.web.ops import OpsRoutes
-
-GC_THRESHOLD = 20_000
-"""Allocations of tracked objects between two collections of the youngest generation."""
 
 log = get_logger()
 
@@ -143,12 +140,13 @@ class Sidecar:
             intake=self.intake,
             forwarder=self.forwarder,
             side=self.side,
+            dialer=self.dialer,
             deadlines=self.deadlines,
             counts=self.counts,
             floods=self.floods,
             password=password.reveal() if password is not None else None,
             lane=self.lane,
-            tunnels=Tunnels(self.dialer),
+            openings=WeakValueDictionary(),
         )
 
     def _link_changed(self) -> None:
@@ -198,12 +196,13 @@ async def serve(
             forwarding.start_soon(sidecar.side.run)
             forwarding.start_soon(sidecar.summarise)
             forwarding.start_soon(sidecar.pulse.run)
+            forwarding.start_soon(tidy, lambda: sidecar.batcher.jobs)
             async with trio.open_nursery() as edges:
                 edges.start_soon(listener.run)
                 http = await _start_http(sidecar, edges)
                 _say(sidecar, listener.addresses, http)
                 sidecar.gauge.started = True
-                _calm_collector()
+                calm_collector()
                 forwarding.start_soon(sidecar.link.run)
                 task_status.started(Started(listener.addresses, http))
                 await asked_to_stop(stop, signals)
@@ -216,17 +215,6 @@ async def serve(
     waiting = journal.waiting if journal is not None else 0
     last_words(waiting, max(0, sidecar.intake.owed - waiting) if sidecar.mode is Ack.MEMORY else 0)
     return 0
-
-
-def _calm_collector() -> None:
-    """Keep the cycle collector from walking over what lives as long as the process, and over waiting jobs.
-
-    Jobs form no cycles, so reference counts free them; a collection of the oldest generation beside 100,000 waiting
-    jobs stops the loop for tens of milliseconds.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
 async def _drain_or_signal(sidecar: Sidecar, signals: AsyncIterator[int]) -> None:
