@@ -11,11 +11,12 @@ SOURCE := sidecar tests
 
 # Further arguments: `make demo ARGS='--rtt 100ms'`, `make test ARGS='-k tunnel'`.
 ARGS :=
-# Kills of `make kill-test`.
+# Kills of `make kill-test`; minutes of `make soak`.
 CYCLES := 200
+MINUTES := 30
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench check lint format test fast-test parts image clean
+.PHONY: help demo bench check lint format test fast-test soak parts image clean
 
 help: ## list what there is
 	@echo 'make TARGET, where TARGET is one of:'
@@ -38,6 +39,9 @@ fast-test: $(DEV) ## the tests that need neither the real Faktory nor much time
 
 kill-test: $(DEV) ## kill -9 the sidecar CYCLES times beneath load; what was acknowledged and lost must be nothing
 	@$(BIN)/python -m tests.ledger --cycles $(CYCLES) $(ARGS)
+
+soak: $(DEV) ## honest clients beside hostile ones, and troubles, for MINUTES; nothing lost, memory flat, no neighbour hurt
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 speed-test: $(DEV) ## cost of a long backlog, draining, start, memory and disk use, with a million jobs
 	@$(BIN)/python -m tests.ledger.speed $(ARGS)

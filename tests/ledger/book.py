@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from tests.real.faktory_server import RealFaktory
 
 QUEUE = "ledger"
+SLOW = 0.25
+"""Seconds of a reply that is written down with its time."""
 
 FAKTORYS_OWN = re.compile(
     r"ERR (?:OOM command not allowed|cannot get \"|.*context deadline exceeded|.*i/o timeout|.*connection re|.*EOF"
@@ -30,6 +32,7 @@ class Book:
         refused: jids with the text of their refusal, its code included.
         unanswered: jids whose connection ended before a reply.
         slowest: seconds of the slowest reply.
+        slow: replies that took over `SLOW`: when each came (`time.monotonic`), and its seconds.
         surprises: what no producer should ever see, in words.
     """
 
@@ -37,6 +40,7 @@ class Book:
     refused: dict[str, str] = field(default_factory=dict)
     unanswered: set[str] = field(default_factory=set)
     slowest: float = 0.0
+    slow: list[tuple[float, float]] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -44,13 +48,18 @@ class Book:
         """These were acknowledged, so many seconds after they were sent."""
         with self._lock:
             self.accepted.update(jids)
-            self.slowest = max(self.slowest, seconds)
+            self._note(seconds)
 
     def refuse(self, jids: Iterable[str], text: str, seconds: float = 0.0) -> None:
         """These were refused with this text (`ERR …`)."""
         with self._lock:
             self.refused.update(dict.fromkeys(jids, text))
-            self.slowest = max(self.slowest, seconds)
+            self._note(seconds)
+
+    def _note(self, seconds: float) -> None:
+        self.slowest = max(self.slowest, seconds)
+        if seconds > SLOW:
+            self.slow.append((time.monotonic(), seconds))
 
     def give_up(self, jids: Iterable[str]) -> None:
         """The connection ended before these were answered."""

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from tests.real.faktory_server import RealFaktory
 from tests.real.polling import wait_for
 
-STORED = re.compile(rb'(?i:"LPUSH") "q:[^"]+" "\{[^\n]{0,100}?\\"jid\\":\\"([^\\"]+)\\"')
-"""A job that enters a queue, in the lines of Redis' MONITOR. The jid is among the first fields that Faktory stores."""
+STORED = re.compile(rb'(?i:"LPUSH") "q:(?:ledger|work)" "\{[^\n]{0,100}?\\"jid\\":\\"([^\\"]+)\\"')
+"""A job that enters a queue of ours, in the lines of Redis' MONITOR; the jid is among its first fields."""
 PATIENCE = 60.0
 """Seconds until all that Redis has done must be heard."""
 

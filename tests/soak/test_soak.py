@@ -1,0 +1,18 @@
+"""The short soak; `make soak MINUTES=30` is the long one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.soak.play import soak
+
+SECONDS = 60.0
+WITHOUT = ("hup", "wide", "wide-hello", "unfinished-hellos", "large-job", "http-wide", "flood")
+"""What is left to the long one."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_honest_clients_beside_hostile_ones_and_troubles(faktory_parts: None, toxiproxy_server: object) -> None:
+    verdict = soak(SECONDS, seed=2, without=WITHOUT)
+    assert verdict.missed == []
