@@ -32,6 +32,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "run_program": ("go-client", "node-clients"),
     "chromium": ("chromium",),
     "promtool": ("promtool",),
+    "old_sqlite": ("old-sqlite",),
+    "old_sqlite_without_json": ("old-sqlite-without-json",),
 }
 """The real parts behind each fixture that hands one out."""
 
@@ -98,6 +100,18 @@ def faktory_parts() -> None:
 def go_client() -> Path:
     """Our program around the Go client and worker."""
     return require("go-client")
+
+
+@pytest.fixture(scope="session")
+def old_sqlite() -> Path:
+    """The directory with an old SQLite's library."""
+    return require("old-sqlite")
+
+
+@pytest.fixture(scope="session")
+def old_sqlite_without_json() -> Path:
+    """The same, without its JSON functions."""
+    return require("old-sqlite-without-json")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import sqlite3
 from collections.abc import Iterator
 from typing import Final
 
@@ -18,6 +19,7 @@ from sidecar.cli.options import given_flags, settings_options
 from sidecar.cli.upstream_probe import ProbeError, Upstream, probe
 from sidecar.config import Bind, Loaded, Settings, UpstreamAddress, load
 from sidecar.errors import StartError
+from sidecar.journal import host as journal_host
 from sidecar.journal import volume
 
 PROBLEMS: Final = {errno.EADDRINUSE: "in use", errno.EACCES: "not permitted", errno.EADDRNOTAVAIL: "no such address"}
@@ -60,11 +62,16 @@ async def _upstream(address: UpstreamAddress) -> Upstream | ProbeError:
         return error
 
 
-def _journal(settings: Settings) -> tuple[volume.Volume | OSError, journal_probe.Contents | None]:
+def _journal(settings: Settings) -> tuple[volume.Volume | str, journal_probe.Contents | None]:
+    """The volume, or why the journal can't be on it; what is in the journal."""
     try:
+        journal_host.ask_sqlite()
+        journal_host.ask_directory(settings.journal_dir)
         return volume.examine(settings.journal_dir), journal_probe.look(settings.journal_dir)
-    except OSError as error:
-        return error, None
+    except StartError as error:
+        return str(error), None
+    except (OSError, sqlite3.Error) as error:
+        return journal_host.why(error), None
 
 
 def _ports(settings: Settings) -> Iterator[Port]:

@@ -38,20 +38,20 @@ class Findings:
     """Everything that `check` looked at.
 
     Args:
-        volume: None when the mode keeps no journal; the error when nothing can be written there.
+        volume: None when the mode keeps no journal; in words why a journal can't be there.
         contents: None beside one of these.
     """
 
     loaded: Loaded
     upstream: Upstream | ProbeError
-    volume: Volume | OSError | None
+    volume: Volume | str | None
     contents: Contents | None
     ports: tuple[Port, ...]
 
     @property
     def exit_code(self) -> int:
         """0 fine, 1 upstream can't be used, 2 the journal can't, with these settings."""
-        if isinstance(self.volume, OSError) or self.foreign_journal is not None:
+        if isinstance(self.volume, str) or self.foreign_journal is not None:
             return 2
         return 1 if isinstance(self.upstream, ProbeError) else 0
 

@@ -72,8 +72,8 @@ def _journal(findings: Findings) -> Row:
         why = f"SIDECAR_ACK={settings.ack.value}" if settings.auto_batch else "BATCH_AUTO_ENABLED=false"
         return "journal", OFF, [f"{why}: +OK doesn't rest on it"]
     place = home_relative(settings.journal_dir)
-    if isinstance(found, OSError):
-        return "journal", FAIL, [place, f"can't be written: {(found.strerror or str(found)).lower()}"]
+    if isinstance(found, str):
+        return "journal", FAIL, [place, found]
     if findings.foreign_journal is not None:
         return "journal", FAIL, [place, findings.foreign_journal]
     bound, contents = size_text(settings.journal_max_bytes), findings.contents
@@ -169,8 +169,8 @@ def _upstream_object(findings: Findings) -> dict[str, Any]:
 def _journal_object(findings: Findings) -> dict[str, Any]:
     settings, found = findings.loaded.settings, findings.volume
     place = {"used": keeps_journal(settings), "directory": str(settings.journal_dir)}
-    if isinstance(found, OSError):
-        return place | {"ok": False, "error": found.strerror or str(found)}
+    if isinstance(found, str):
+        return place | {"ok": False, "error": found}
     if not isinstance(found, Volume):
         return place | {"ok": True}
     contents = findings.contents or Contents(None, None)

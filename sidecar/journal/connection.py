@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sidecar.errors import StartError
+
 PAGE_BYTES = 4096
 BUSY_SECONDS = 5.0
 """A `journal` command of another process holds the write lock for milliseconds."""
@@ -26,7 +28,12 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection to an existing file with the journal's settings, for one thread at a time, whichever."""
+    """A connection to an existing file with the journal's settings, for one thread at a time, whichever.
+
+    Raises:
+        StartError: SQLite can't keep a write-ahead log there.
+        sqlite3.Error: it can't be opened.
+    """
     db = sqlite3.connect(
         f"file:{_quoted(path)}?mode=rw",
         uri=True,
@@ -35,22 +42,42 @@ def connect(path: Path) -> sqlite3.Connection:
         timeout=BUSY_SECONDS,
     )
     try:
+        mode = _set_up(db)
+        if mode != "wal":
+            raise StartError(
+                f"SQLite can't keep a write-ahead log in {path.parent} (it says: {mode}); "
+                "the journal needs a local disk (SIDECAR_JOURNAL_DIR)"
+            )
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect_to_memory() -> sqlite3.Connection:
+    """A database that is nowhere, to try things on."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    _set_up(db)
+    return db
+
+
+def _set_up(db: sqlite3.Connection) -> str:
+    """Gives a connection its settings; the journal mode that it really has."""
+    db.execute("PRAGMA temp_store = MEMORY")  # a read-only root file system has no place for temporary files
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # ahead of what makes the file
+    answers = [
+        db.execute(f"PRAGMA {pragma}").fetchall()
         for pragma in (
-            "temp_store = MEMORY",  # a read-only root file system has no place for temporary files
-            "auto_vacuum = INCREMENTAL",
-            "journal_mode = WAL",
+            "journal_mode = WAL",  # before anything else is read: of a damaged file the WAL may be the better half
             "synchronous = FULL",
             "fullfsync = ON",  # macOS: fsync alone doesn't reach the medium there
             "checkpoint_fullfsync = ON",
             "secure_delete = OFF",  # Debian's default overwrites deleted rows: twice the writes
             "wal_autocheckpoint = 0",  # done after the replies instead of within a commit
             "cache_size = -8192",
-        ):
-            db.execute(f"PRAGMA {pragma}").fetchall()
-    except BaseException:
-        db.close()
-        raise
-    return db
+        )
+    ]
+    return str(answers[0][0][0])
 
 
 def _quoted(path: Path) -> str:

