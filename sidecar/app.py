@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 import trio
 
@@ -41,6 +40,7 @@ from sidecar.producers.express import Express
 from sidecar.producers.riders import Lane
 from sidecar.producers.shortcut import Shortcut
 from sidecar.stopping import Drain, asked_to_stop, last_words
+from sidecar.tunnel import Tunnels
 from sidecar.upstream.dial import Dialer
 from sidecar.upstream.link import Link
 from sidecar.upstream.side import SideConnection
@@ -140,13 +140,12 @@ class Sidecar:
             intake=self.intake,
             forwarder=self.forwarder,
             side=self.side,
-            dialer=self.dialer,
             deadlines=self.deadlines,
             counts=self.counts,
             floods=self.floods,
             password=password.reveal() if password is not None else None,
             lane=self.lane,
-            openings=WeakValueDictionary(),
+            tunnels=Tunnels(self.dialer),
         )
 
     def _link_changed(self) -> None:

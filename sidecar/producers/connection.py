@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import time
 from dataclasses import dataclass
-from weakref import WeakValueDictionary
 
 import msgspec
 import trio
@@ -27,9 +26,9 @@ from sidecar.protocol.jobs import Job, examine, examine_array, stamp
 from sidecar.protocol.lines import LineReader, LineTooLong
 from sidecar.protocol.pushes import STAMP_STEP
 from sidecar.protocol.replies import OK, bulk, error_text
-from sidecar.tunnel import Tunnel, open_tunnel
+from sidecar.tunnel import Tunnel, Tunnels
 from sidecar.turns import Verdicts
-from sidecar.upstream.dial import Dialer, DialError
+from sidecar.upstream.dial import DialError
 from sidecar.upstream.side import GOODBYE, SideConnection
 
 MAX_OWED = 10_000
@@ -65,14 +64,12 @@ class Services:
     intake: Intake
     forwarder: Forwarder
     side: SideConnection
-    dialer: Dialer
     deadlines: Deadlines
     counts: Counts
     floods: FloodLog
     password: str | None
     lane: Lane | None
-    openings: WeakValueDictionary[str, trio.Lock]
-    """One lock a worker: its connections are opened upstream in the order of their HELLOs."""
+    tunnels: Tunnels
 
 
 class Connection:
@@ -154,21 +151,37 @@ class Connection:
 
     async def _open_tunnel(self) -> bool:
         """Open the upstream connection for this client's HELLO; where that fails the client is told."""
-        wid = self._hello.wid
-        lock = self._services.openings.setdefault(wid, trio.Lock()) if wid else trio.Lock()
-        try:
-            with trio.fail_at(self._arrived + ANSWER_WITHIN):
-                async with lock:
-                    self._tunnel = await open_tunnel(self._services.dialer, self._hello, self._channel.write)
-        except DialError as error:
-            self._channel.write(Refusal(f"Faktory can't be reached ({error.phase}: {error.detail})").line())
-        except trio.TooSlowError:
-            self._channel.write(Refusal("Faktory can't be reached (no answer in time)").line())
+        why = "no answer in time"
+
+        async def open_it() -> None:
+            nonlocal why
+            try:
+                self._tunnel = await self._services.tunnels.open(self._hello, self._channel.write)
+            except DialError as error:
+                why = f"{error.phase}: {error.detail}"
+
+        with trio.move_on_at(self._arrived + ANSWER_WITHIN):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_it_leaves, nursery.cancel_scope)
+                await open_it()
+                nursery.cancel_scope.cancel()
         if self._tunnel is None:
+            self._channel.write(Refusal(f"Faktory can't be reached ({why})").line())
             await self._channel.flushed()
             return False
         self._way = self._tunnel
         return True
+
+    async def _until_it_leaves(self, scope: trio.CancelScope) -> None:
+        """Give up opening for a client that has left and wants nothing: it comes again, and counts upstream."""
+        if self._early or self._lines.pending:
+            return
+        data = await self._channel.receive()
+        if not data:
+            scope.cancel()
+            return
+        self._early = self._lines.feed(data)  # less than the longest line
+        self._arrived = trio.current_time()
 
     # Commands ------------------------------------------------------------------------------------------------------
 

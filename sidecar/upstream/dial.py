@@ -22,6 +22,8 @@ CONNECT_TIMEOUT = 5.0
 """Seconds for name look-up, TCP and TLS: longer than any WAN needs, shorter than an operator's patience."""
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds for HI, HELLO and its reply. Faktory itself allows 2 s for its half."""
+GREET_WITHIN = 1.0
+"""Seconds that a connection may wait with its HELLO: Faktory ends one that hasn't greeted after 2."""
 USER_TIMEOUT = 15.0
 """Seconds that sent bytes may stay unacknowledged before the kernel gives a connection up (TCP_USER_TIMEOUT)."""
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -71,6 +73,7 @@ class Dialer:
     def __init__(self, address: UpstreamAddress) -> None:
         self.address = address
         self._tls = upstream_context(address) if address.tls else None
+        self._hashing = trio.Lock()  # a hash takes some 2 ms: one in each turn of the event loop holds up nobody
 
     @property
     def password(self) -> str | None:
@@ -88,22 +91,63 @@ class Dialer:
             labels=[LABEL],
         )
 
-    async def dial(self, hello: HelloFor | None = None) -> Connected:
+    async def dial(self, hello: HelloFor | None = None, *, turn: trio.Event | None = None) -> Connected:
         """Connect and shake hands.
+
+        Args:
+            hello: makes the line to greet with; our own one by default.
+            turn: the greeting doesn't leave before this is set. When that takes too long for Faktory's patience, the
+                connection is made anew by then: nothing was said on it.
 
         Raises:
             DialError: with the phase that failed.
         """
+        while True:
+            connected = await self._dial(hello or self.own_hello, turn)
+            if connected is not None:
+                return connected
+            if turn is not None:
+                await turn.wait()
+
+    async def _dial(self, hello: HelloFor, turn: trio.Event | None) -> Connected | None:
+        """One connection; None when it had to wait for too long with its greeting."""
         stream = await self._connect()
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT):
-                return await _shake_hands(stream, hello or self.own_hello)
+                connected = await self._shake_hands(stream, hello, turn)
         except trio.TooSlowError:
             await trio.aclose_forcefully(stream)
             raise DialError("handshake", f"no greeting within {HANDSHAKE_TIMEOUT:.0f} s: is this a Faktory?") from None
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
+        if connected is None:
+            await trio.aclose_forcefully(stream)
+        return connected
+
+    async def _shake_hands(self, stream: trio.abc.Stream, hello: HelloFor, turn: trio.Event | None) -> Connected | None:
+        reader = ReplyReader()
+        try:
+            early: list[bytes] = []
+            greeting = Greeting.parse(await _next_reply(stream, reader, early))
+            line = b""
+            with trio.move_on_after(GREET_WITHIN) as waiting:
+                async with self._hashing:
+                    line = hello(greeting)
+                if turn is not None:
+                    await turn.wait()
+            if waiting.cancelled_caught:
+                return None
+            await stream.send_all(line)
+            reply = await _next_reply(stream, reader, early)
+        except (trio.BrokenResourceError, OSError) as error:
+            raise DialError("handshake", f"connection lost in the handshake: {_reason(error)}") from error
+        except ProtocolError as error:
+            raise DialError("handshake", f"this is no Faktory: {error}") from error
+        if reply != OK:
+            text = error_text(reply) or repr(reply[:80])
+            raise DialError("password" if "password" in text.lower() else "handshake", f"upstream said: {text}")
+        return Connected(stream, greeting, reader, early)
 
     async def _connect(self) -> trio.abc.Stream:
         try:
@@ -141,23 +185,6 @@ def _tune(tcp: trio.SocketStream) -> None:
             tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(USER_TIMEOUT * 1000))
-
-
-async def _shake_hands(stream: trio.abc.Stream, hello: HelloFor) -> Connected:
-    reader = ReplyReader()
-    try:
-        early: list[bytes] = []
-        greeting = Greeting.parse(await _next_reply(stream, reader, early))
-        await stream.send_all(hello(greeting))
-        reply = await _next_reply(stream, reader, early)
-    except (trio.BrokenResourceError, OSError) as error:
-        raise DialError("handshake", f"connection lost in the handshake: {_reason(error)}") from error
-    except ProtocolError as error:
-        raise DialError("handshake", f"this is no Faktory: {error}") from error
-    if reply != OK:
-        text = error_text(reply) or repr(reply[:80])
-        raise DialError("password" if "password" in text.lower() else "handshake", f"upstream said: {text}")
-    return Connected(stream, greeting, reader, early)
 
 
 async def _next_reply(stream: trio.abc.Stream, reader: ReplyReader, early: list[bytes]) -> bytes:

@@ -102,7 +102,7 @@ async def test_a_producer_stays_connected_when_a_fetch_can_not_reach_upstream(tm
 
 
 async def test_consumers_of_one_worker_are_all_refused_in_time_when_upstream_is_silent(tmp_path: Path) -> None:
-    """Their connections are opened one after the other: the time of the last must not be the sum."""
+    """The others wait for the first one's greeting: the time of the last must not be the sum."""
     async with trio.open_nursery() as nursery:
         deaf = await nursery.start(
             trio.serve_tcp,
