@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +19,9 @@ import trio
 
 from sidecar.banner import banner, reachable
 from sidecar.batching import Batcher, Limits
-from sidecar.clock import for_threads
+from sidecar.clock import for_threads, running_clock
 from sidecar.config import Ack, Settings, host_port, listen_context
-from sidecar.deadlines import Deadlines
+from sidecar.deadlines import ANSWER_WITHIN, Deadlines
 from sidecar.errors import StartError
 from sidecar.forwarder import Forwarder
 from sidecar.forwarder.settlement import SETTLE_BUFFER
@@ -35,7 +35,7 @@ from sidecar.metrics import Counts
 from sidecar.ops.facts import Gauge
 from sidecar.ops.pulse import Pulse
 from sidecar.producers import Listener
-from sidecar.producers.connection import Services
+from sidecar.producers.connection import Connection, Services
 from sidecar.producers.express import Express
 from sidecar.producers.riders import Lane
 from sidecar.producers.shortcut import Shortcut
@@ -136,7 +136,7 @@ class Sidecar:
     def services(self) -> Services:
         """What local connections work with."""
         password = self.settings.listen_password
-        return Services(
+        services = Services(
             intake=self.intake,
             forwarder=self.forwarder,
             side=self.side,
@@ -146,6 +146,22 @@ class Sidecar:
             password=password.reveal() if password is not None else None,
             lane=self.lane,
             tunnels=Tunnels(self.dialer),
+        )
+        if (clock := running_clock()) is not None:
+            clock.frozen = partial(self._frozen, services.connections)
+        return services
+
+    def _frozen(self, connections: Collection[Connection], seconds: float) -> None:
+        """The process has been frozen, or its event loop held up; nothing was read since."""
+        if seconds < ANSWER_WITHIN:
+            return
+        late = sum([connection.too_late() for connection in connections])
+        log.warning(
+            "frozen",
+            message=f"Nothing ran here for {seconds:.1f} s (frozen, or out of processor time): {late:,} clients have "
+            "waited for longer than clients do, their connections end without a reply",
+            seconds=round(seconds, 1),
+            connections=late,
         )
 
     def _link_changed(self) -> None:

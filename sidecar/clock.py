@@ -53,12 +53,22 @@ class RunningClock(trio.abc.Clock):
     def deadline_to_sleep_time(self, deadline: float) -> float:
         return min(deadline - self.current_time(), LOOK_EVERY)
 
+    def unseen(self) -> float:
+        """Seconds since the event loop had its last look, from any thread."""
+        return self._real() - self._seen
+
     def elsewhere(self) -> float:
         """The same time for other threads: it stands still while the event loop does."""
         return min(self._real(), self._seen + MOST_AT_ONCE) - self._lost
 
 
+def running_clock() -> RunningClock | None:
+    """The event loop's clock, where it is one of these."""
+    clock = trio.lowlevel.current_clock() if trio.lowlevel.in_trio_run() else None
+    return clock if isinstance(clock, RunningClock) else None
+
+
 def for_threads() -> Callable[[], float]:
     """A clock that other threads can read and that goes with the event loop's, where that is a `RunningClock`."""
-    clock = trio.lowlevel.current_clock()
-    return clock.elsewhere if isinstance(clock, RunningClock) else time.monotonic
+    clock = running_clock()
+    return clock.elsewhere if clock is not None else time.monotonic

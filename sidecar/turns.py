@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from sidecar.deadlines import ANSWER_WITHIN
 from sidecar.errors import Refusal
 from sidecar.journal import Journal
 from sidecar.origins import Epoch
@@ -97,13 +98,14 @@ class Turn:
 class LentTurn(Turn):
     """What the journal's thread has read itself; the event loop hears of it when it is over."""
 
-    __slots__ = ("_lent", "_lock", "_stored_at", "_used")
+    __slots__ = ("_lent", "_lock", "_read_at", "_stored_at", "_used")
 
     def __init__(self, taker: Taker, journal: Journal) -> None:
         super().__init__(taker, journal)
         self._lent: list[Callable[[], None]] = []
         self._lock = threading.Lock()  # who has it looks at `answered` and answers
         self._used = False
+        self._read_at = time.monotonic()
         self._stored_at: float | None = None  # monotonic
 
     @property
@@ -121,7 +123,7 @@ class LentTurn(Turn):
     def _at_once(self) -> None:
         self._stored_at = time.monotonic()
         with self._lock:
-            if not self.answered:
+            if not self.answered and self._stored_at - self._read_at < ANSWER_WITHIN:  # else the loop knows what to do
                 self._used = True
                 for answer in self._lent:
                     answer()

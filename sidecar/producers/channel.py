@@ -10,6 +10,7 @@ socket until it has them back.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -42,6 +43,13 @@ class Channel(Protocol):
 
     async def flushed(self) -> None:
         """Wait until all that was written is sent, or can't be."""
+
+    @property
+    def unread(self) -> bool:
+        """Whether something has come that nobody has read, or that a thread which has the bytes has not answered."""
+
+    def hang_up(self) -> None:
+        """Say nothing more, and let the peer know; what it has sent can still be read. From any place of the loop."""
 
     def close(self) -> None:
         """Close at once; bytes that are not sent are lost."""
@@ -214,6 +222,14 @@ class PlainChannel:
     async def flushed(self) -> None:
         await self._outgoing.wait()
 
+    @property
+    def unread(self) -> bool:
+        return self._lent or _has_come(self._sock)
+
+    def hang_up(self) -> None:
+        self._closed = True
+        _end_what_we_say(self._sock)
+
     def close(self) -> None:
         self._closed = self._ended = True
         if self._sock.fileno() < 0:
@@ -275,9 +291,38 @@ class TlsChannel:
     async def flushed(self) -> None:
         await self._outgoing.wait()
 
+    @property
+    def unread(self) -> bool:
+        return _has_come(self._stream.transport_stream.socket)
+
+    def hang_up(self) -> None:
+        self._closed = True
+        _end_what_we_say(self._stream.transport_stream.socket)
+
     def close(self) -> None:
         self._closed = True
         sock = self._stream.transport_stream.socket
         if sock.fileno() >= 0:
             trio.lowlevel.notify_closing(sock)
             sock.close()
+
+
+class _Socket(Protocol):
+    """The standard library's, or trio's."""
+
+    def fileno(self) -> int: ...
+    def shutdown(self, how: int, /) -> None: ...
+
+
+def _has_come(sock: _Socket) -> bool:
+    """Whether bytes wait to be read."""
+    poll = select.poll()
+    if sock.fileno() < 0:
+        return False
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _end_what_we_say(sock: _Socket) -> None:
+    with suppress(OSError):  # it has ended already
+        sock.shutdown(socket.SHUT_WR)

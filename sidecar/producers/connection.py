@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import trio
@@ -70,6 +70,7 @@ class Services:
     password: str | None
     lane: Lane | None
     tunnels: Tunnels
+    connections: set[Connection] = field(default_factory=set)
 
 
 class Connection:
@@ -99,6 +100,23 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the client until one side ends the connection."""
+        self._services.connections.add(self)
+        try:
+            await self._serve()
+        finally:
+            self._services.connections.discard(self)
+
+    def too_late(self) -> bool:
+        """Hang up on a client that has waited for longer than clients do; true: this one has.
+
+        Some would take the reply to what they have given up for the next command's. What it has sent is carried out.
+        """
+        late = self._replies.owed > 0 or self._channel.unread
+        if late:
+            self._channel.hang_up()
+        return late
+
+    async def _serve(self) -> None:
         services = self._services
         handshake = Handshake(self._channel, self._lines, services.password, services.floods, self._peer)
         hello = await handshake.run()

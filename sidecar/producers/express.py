@@ -16,6 +16,7 @@ from typing import cast
 
 import trio
 
+from sidecar.clock import running_clock
 from sidecar.errors import Refusal
 from sidecar.intake import Intake
 from sidecar.journal import Journal
@@ -30,6 +31,8 @@ from sidecar.turns import LentTurn, Verdicts
 
 LOOK_EVERY, STALLED = 0.5, 1.0
 """Seconds between looks at the thread, and after which its connections are taken back: a producer is answered in 4."""
+PAUSE = 0.001
+"""Seconds that the thread leaves to the event loop, which hasn't come to itself yet."""
 
 
 HEARD_SOONEST, HEARD_LATEST, HEARD_WITHIN = 0.003, 0.010, 0.2
@@ -50,6 +53,8 @@ class Express:
         self.journal = journal
         self._place = 0  # counts on, so that nobody is always the last
         self._turn: LentTurn | None = None  # the last one that the thread has handed over
+        running = running_clock()
+        self._unseen = running.unseen if running is not None else float
         journal.inlet.read = self._read
         journal.call_after(min(max(linger * HEARD_WITHIN, HEARD_SOONEST), HEARD_LATEST))
 
@@ -76,6 +81,9 @@ class Express:
 
     def _read(self, ready: Sequence[Source]) -> None:
         """On the thread: what these have sent."""
+        if self._unseen() > LOOK_EVERY + STALLED:
+            time.sleep(PAUSE)  # after a freeze the event loop looks first whom it is too late to answer
+            return
         turn: LentTurn | None = None
         clock = time.time()
         takes = self.journal.takes
