@@ -14,6 +14,9 @@ BUSY_SECONDS = 5.0
 """A `journal` command of another process holds the write lock for milliseconds."""
 
 
+_UNDONE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_TOOBIG})
+
+
 class Damaged(Exception):
     """The file is not a sound journal: `rebuild` reads out of it what can be read."""
 
@@ -25,6 +28,16 @@ class NewerFormat(Exception):
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether SQLite says that the file is broken, not the disk or the request."""
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_undone(error: sqlite3.Error) -> bool:
+    """Whether nothing of the failed transaction can come back: the mark that ends it was never written.
+
+    SQLite reports a refused write as FULL (ENOSPC) or IOERR_WRITE (EDQUOT, EFBIG, EROFS, EIO…), and the mark comes
+    last. After any other I/O error, a failed sync above all, it may stand in the WAL.
+    """
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code == sqlite3.SQLITE_IOERR_WRITE or code & 0xFF in _UNDONE
 
 
 def connect(path: Path) -> sqlite3.Connection:

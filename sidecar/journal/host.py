@@ -72,6 +72,14 @@ def why(error: OSError | sqlite3.Error) -> str:
     return f"{reason}; look at its volume, or use another one (SIDECAR_JOURNAL_DIR)"
 
 
+def is_refused_write(error: BaseException) -> bool:
+    """Whether a volume that is full, or whose quota is, can be the cause."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    code = getattr(error, "sqlite_errorcode", 0) if isinstance(error, sqlite3.Error) else 0
+    return code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
 def _lacking() -> str | None:
     """A journal's life in memory; what went wrong where SQLite itself doesn't say so."""
     if sqlite3.threadsafety == 0:

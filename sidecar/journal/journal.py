@@ -15,13 +15,13 @@ import outcome
 import trio
 
 from sidecar.errors import Refusal, StartError
-from sidecar.journal.host import ask_sqlite, why
+from sidecar.journal.host import ask_sqlite, is_refused_write, why
 from sidecar.journal.inlet import Inlet
 from sidecar.journal.lock import Lock
 from sidecar.journal.recovery import Recovery, make_directory, open_store
 from sidecar.journal.requests import Append, Ask, Bury, Done, News, Note, Requeue, Settle, Stop
 from sidecar.journal.seal import DeadLetter, Row
-from sidecar.journal.space import Space
+from sidecar.journal.space import RESERVE_NAME, Space, bound_of
 from sidecar.journal.store import Store
 from sidecar.journal.volume import file_system, what_is_lost
 from sidecar.journal.writer import RETRY_PAGE, Writer
@@ -101,7 +101,7 @@ class Journal:
             make_directory(directory)
             lock = Lock(directory)
             store, recovery = open_store(directory, unclean=lock.unclean, prepare=partial(_prepare, upstream, adopt))
-            space = Space(directory, max_bytes)
+            space = Space(directory, bound_of(max_bytes))
             lacking = space.disk_lacks()
             if lacking is not None:
                 log.error("journal_full", message=f"Jobs are refused: {lacking}")
@@ -113,8 +113,12 @@ class Journal:
         except BaseException as error:
             if store is not None:
                 store.close()
+            cramped = is_refused_write(error) and (directory / RESERVE_NAME).exists()
             if lock is not None:
-                lock.release(clean=isinstance(error, StartError) and not lock.unclean)
+                lock.release(clean=(cramped or isinstance(error, StartError)) and not lock.unclean)
+            if cramped:  # a full disk has no room even for the lock's text: what the reserve is for
+                (directory / RESERVE_NAME).unlink()
+                return cls.open(directory, upstream=upstream, max_bytes=max_bytes, adopt=adopt)
             if isinstance(error, OSError | sqlite3.Error):
                 raise StartError(f"journal {directory} can't be opened: {why(error)}") from error
             raise

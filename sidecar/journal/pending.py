@@ -131,10 +131,10 @@ class Pending:
                 group.answers.append(append.at_once)
             following = append.first + jobs
 
-    def undo(self, group: Group) -> None:
-        """The transaction failed: everything waits again."""
+    def undo(self, group: Group, *, doubtful: bool) -> None:
+        """The transaction failed: everything waits again; `doubtful`: it may come back after a crash."""
         for append, _ in reversed(group.taken):
-            append.doubtful = True
+            append.doubtful |= doubtful
             self.appends.appendleft(append)
         self.settles.extendleft(reversed(group.settles))
         self.settling += sum(len(settle.ids) for settle in group.settles)

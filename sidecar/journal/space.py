@@ -7,15 +7,22 @@ back before a job is accepted again.
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import time
 from pathlib import Path
 
 from sidecar.journal.connection import PAGE_BYTES
 from sidecar.journal.schema import DB_NAME
 from sidecar.journal.store import Store
+from sidecar.logs import get_logger
+
+log = get_logger()
 
 MIB = 1024 * 1024
 RESERVE_NAME = "reserve"
+TRIAL_NAME = "trial"
 RESERVE_BYTES = 16 * MIB
 """More than the WAL's usual size (a checkpoint is due at 4 MiB) and a transaction of deletions."""
 WAL_LIMIT = 16 * MIB
@@ -27,6 +34,8 @@ VACUUM_WHOLE = 4 * MIB
 """Live bytes up to which the whole file is written anew: that costs as much WAL, and some 20 ms."""
 VACUUM_PAGES = 25
 """Pages given back in one step else, some 5 ms: SQLite looks for each through the list of free pages."""
+TRY_EVERY = 0.25
+"""Seconds between two attempts to bring the reserve back."""
 ROW_OVERHEAD = 48
 """Bytes a job takes beside its payload, about: mark, id, cell and page headers."""
 
@@ -39,6 +48,19 @@ def human(size: int) -> str:
     return f"{size} B"
 
 
+def bound_of(max_bytes: int) -> int:
+    """The journal's bound, in bytes: no more than this process may write into one file."""
+    largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if largest == resource.RLIM_INFINITY or largest >= max_bytes:
+        return max_bytes
+    log.warning(
+        "journal_bound",
+        message=f"This process may write no file over {human(largest)} (RLIMIT_FSIZE): that is the journal's bound, "
+        f"in place of {human(max_bytes)}",
+    )
+    return largest
+
+
 class Space:
     """The directory's room.
 
@@ -48,6 +70,7 @@ class Space:
     Attributes:
         live: bytes of the database in use, the commits since the last `measure` estimated.
         size: bytes on disk of database, WAL and reserve at the last `measure`.
+        doubted: a write was refused since there was room for certain.
         wal: bytes that went into the WAL since it was last moved into the database, estimated.
     """
 
@@ -61,6 +84,8 @@ class Space:
         self.wal = 0
         self._file = 0
         self._free_pages = 0
+        self.doubted = False
+        self._tried: tuple[float, str | None] | None = None  # when the reserve was last tried, and what came of it
 
     @property
     def has_reserve(self) -> bool:
@@ -96,17 +121,42 @@ class Space:
         )
 
     def disk_lacks(self) -> str | None:
-        """Why the volume can't take more, after trying to bring the reserve back; None when it can."""
+        """Why the volume can't take more, after trying to bring the reserve back; None when it can.
+
+        The trial decides: a quota, or a file system that doesn't know its own room, shows in no figure. But where the
+        figures show too little, nothing is tried.
+        """
         volume = os.statvfs(self.directory)
         free = volume.f_bavail * volume.f_frsize
         needed = RESERVE_BYTES if self.has_reserve else 2 * RESERVE_BYTES
-        if free >= needed:
-            try:
-                self.restore_reserve()
-            except OSError as error:
-                return f"disk full: no room for the reserve of {human(RESERVE_BYTES)} ({error.strerror})"
+        if free < needed and volume.f_blocks:
+            return f"disk full: {human(free)} free in {self.directory}, {human(needed)} needed; free some space there"
+        if self.has_reserve and not self.doubted:
             return None
-        return f"disk full: {human(free)} free in {self.directory}, {human(needed)} needed; free some space there"
+        now = time.monotonic()
+        if self._tried is None or now >= self._tried[0] + TRY_EVERY:
+            self._tried = now, self._try_room()
+        return self._tried[1]
+
+    def _try_room(self) -> str | None:
+        """Brings the reserve back; after a refused write there must be as much room beside it, or it were full again
+        in a moment."""
+        trial = self.directory / TRIAL_NAME
+        try:
+            if self.doubted:
+                _make(trial)
+            self.restore_reserve()
+        except OSError as error:
+            if self.doubted:
+                self.drop_reserve()  # deletions need its room
+            return (
+                f"disk full: no room for {human(RESERVE_BYTES)} in {self.directory} "
+                f"({error.strerror}); free some space there, or raise the quota"
+            )
+        finally:
+            trial.unlink(missing_ok=True)
+        self.doubted = False
+        return None
 
     def restore_reserve(self) -> None:
         """Makes the reserve, written and synced.
@@ -116,19 +166,7 @@ class Space:
         """
         if self.has_reserve:
             return
-        descriptor = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
-            else:  # macOS
-                for offset in range(0, RESERVE_BYTES, MIB):
-                    os.pwrite(descriptor, bytes(MIB), offset)
-            os.fsync(descriptor)
-        except OSError:
-            os.ftruncate(descriptor, 0)
-            raise
-        finally:
-            os.close(descriptor)
+        _make(self._reserve)
 
     def drop_reserve(self) -> None:
         """Gives the reserve's room to the database."""
@@ -150,6 +188,37 @@ class Space:
         else:
             store.give_back(VACUUM_PAGES)
             self.wal += 2 * VACUUM_PAGES * PAGE_BYTES
+
+
+def _make(path: Path) -> None:
+    """Makes a file of the reserve's size, written and synced; an empty one where there is no room.
+
+    Raises:
+        OSError: there is none.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _allocate(descriptor, RESERVE_BYTES)
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, 0)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Gives a file room on the disk: the file system's own way where it has one, else by writing."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise
+    for offset in range(0, size, MIB):  # macOS; musl on file systems without fallocate
+        if os.pwrite(descriptor, bytes(MIB), offset) < MIB:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _size(path: Path) -> int:

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from sidecar.journal.connection import Damaged, is_damage
+from sidecar.journal.connection import Damaged, is_damage, is_undone
 from sidecar.journal.inlet import Inlet
+from sidecar.journal.mending import MEND_FIRST, Mending
 from sidecar.journal.pending import Pending
 from sidecar.journal.reading import Counts
 from sidecar.journal.recovery import Recovery, rebuild
@@ -30,8 +31,6 @@ log = get_logger()
 UPKEEP_EVERY = 1.0
 VACUUM_EVERY = 0.1
 """Seconds between steps of giving space back while jobs come and go."""
-MEND_FIRST, MEND_LAST = 0.05, 1.0
-"""Seconds between attempts to mend: the first, doubled up to the last."""
 STOP_PATIENCE = 2.0
 """Seconds that a stop waits for a disk that refuses."""
 FULL_SAID_EVERY = 10.0
@@ -80,9 +79,7 @@ class Writer:
         self._oldest: float | None = None
         self._broken: str | None = None
         self._full: str | None = None
-        self._disk_full = False
-        self._mend_at = 0.0
-        self._mend_pause = MEND_FIRST
+        self._mending = Mending(space)
         self._upkeep_at = 0.0
         self._full_said_at = -FULL_SAID_EVERY
         self._was_empty = False
@@ -140,7 +137,7 @@ class Writer:
         """Seconds until something is due by itself."""
         if self._stop_by is not None:
             return MEND_FIRST if self.fault else 0.0
-        until = self._upkeep_at if self._broken is None else self._mend_at
+        until = self._upkeep_at if self._broken is None else self._mending.due
         settle_due = self._pending.settle_due()
         if settle_due is not None and self._broken is None:
             until = min(until, settle_due)
@@ -163,7 +160,7 @@ class Writer:
         """Whether the oldest append may be stored beside `taken` bytes; says why not in `fault`."""
         lacking = self._space.lacks(taken + self._pending.appends[0].size)
         if lacking is None and self._full is not None:
-            lacking = self._space.disk_lacks()
+            lacking = self._mending.disk_lacks(self._store)
         self._note_full(lacking)
         return lacking is None
 
@@ -184,7 +181,7 @@ class Writer:
         try:
             removed = self._store.commit(group.change)
         except sqlite3.Error as error:
-            self._pending.undo(group)
+            self._pending.undo(group, doubtful=not is_undone(error))
             self._failed(error)
             return
         ended = time.monotonic()
@@ -200,7 +197,7 @@ class Writer:
         elif self._call_by > ended + self.call_after:
             self._call_by = ended + self.call_after
         self._space.wrote(group.jobs, group.bytes, removed)
-        if self._space.wal >= CHECKPOINT_DUE:
+        if self._space.wal >= CHECKPOINT_DUE and not self._mending.wal_stands:
             self._guard(self._checkpoint)
 
     def _account(self, added: int, removed: int, change: Change) -> None:
@@ -251,19 +248,13 @@ class Writer:
 
     def _failed(self, error: Exception) -> None:
         """A step failed: nothing is acknowledged until `_mend` has succeeded."""
-        self._disk_full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
         if isinstance(error, Damaged) or (isinstance(error, sqlite3.Error) and is_damage(error)):
             self._rebuild(error)
             return
-        fault = f"disk full: {error}" if self._disk_full else f"commit failed: {error}"
+        fault = self._mending.failed(error, first=self._broken is None)
         if self._broken is None:
             log.error("journal_broken", message=f"Jobs are refused until the disk works again: {fault}")
-            self._mend_pause = MEND_FIRST
         self._broken = f"{fault}; the journal's disk needs a look, jobs are accepted again by themselves"
-        now = time.monotonic()
-        if now >= self._mend_at:
-            self._mend_at = now + self._mend_pause
-            self._mend_pause = min(2 * self._mend_pause, MEND_LAST)
 
     def _rebuild(self, error: Exception) -> None:
         """The database turned out to be damaged while it was in use."""
@@ -279,25 +270,21 @@ class Writer:
         self._counts = self._store.counts()
 
     def _mend(self, now: float) -> None:
-        """Tries whether the disk works again."""
-        if now < self._mend_at:
+        """Tries whether the disk works again: first for deletions, then for jobs."""
+        if now < self._mending.due:
             return
         try:
-            if self._disk_full:
-                self._space.drop_reserve()
             if self._damage is not None:
                 self._finish_rebuild()
-            if not self._store.checkpoint(truncate=True):
-                raise sqlite3.OperationalError("a reader is in the way of the checkpoint")
-            self._store.probe()
-            self._space.wal = 0
-            lacking = self._space.disk_lacks()
+            self._mending.attempt(self._store)
+            lacking = self._mending.disk_lacks(self._store)
         except (sqlite3.Error, OSError, Damaged) as error:
             self._failed(error)
             return
         self._broken = None
         self._note_full(lacking)
-        log.info("journal_mended", message="The journal's disk works again")
+        if lacking is None:
+            log.info("journal_mended", message="The journal's disk works again")
 
     # the rest
 
@@ -338,7 +325,7 @@ class Writer:
     def _upkeep(self, now: float) -> None:
         self._upkeep_at = now + UPKEEP_EVERY
         self._space.measure(self._store)
-        self._note_full(self._space.disk_lacks() or self._space.lacks(1))
+        self._note_full(self._mending.disk_lacks(self._store) or self._space.lacks(1))
         if self._store.changed_elsewhere():
             self._counts = self._store.counts()
             self._look_for_flagged()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ import pytest
 import trio
 
 from sidecar.errors import Refusal
-from sidecar.journal import DeadLetter
+from sidecar.journal import DeadLetter, Journal
 from tests.journal.running import MIB, Answer, appended, everything, number_of, payload, running, settled, until
 
 
@@ -67,6 +68,64 @@ async def full_disk(directory: Path) -> None:
         await settled(journal, range(1, 1001))
         await appended(journal, [payload(2)])
         assert journal.waiting == 1
+
+
+async def refused(journal: Journal) -> Refusal:
+    """Appends until there is no room."""
+    while True:
+        answer = Answer()
+        journal.append([payload(n, 1000) for n in range(100)], [1] * 100, answer)
+        await answer.came.wait()
+        if answer.refusal is not None:
+            return answer.refusal
+
+
+def held(directory: Path) -> int:
+    """Bytes of all files."""
+    return sum(path.stat().st_size for path in directory.iterdir())
+
+
+async def quota(directory: Path) -> None:
+    """EDQUOT, which statvfs doesn't show: refused as not sent; all that is delivered is deleted; service comes back."""
+    async with running(directory) as journal:
+        await appended(journal, [payload(n, 1000) for n in range(3000)])
+        rule(f"write {directory} quota {held(directory) + 4096}")
+        refusal = await refused(journal)
+        assert refusal.message.startswith("not sent: disk full: "), refusal
+        assert "Disk quota exceeded" in refusal.message, refusal
+        await settled(journal, range(1, journal.last_id + 1))
+        assert journal.waiting == 0
+        with pytest.raises(Refusal, match="not sent: "):
+            await appended(journal, [payload(1)])
+        rule()
+        await until(lambda: journal.fault is None)
+        assert (directory / "reserve").stat().st_size == 16 * MIB
+        await appended(journal, [payload(2)])
+        assert journal.waiting == 1
+
+
+async def file_size(directory: Path) -> None:
+    """EFBIG, a real one: the bound on a file's size is the journal's, so all can be deleted and taken again."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40 * MIB, 40 * MIB))
+    async with running(directory) as journal:
+        refusal = await refused(journal)
+        assert "not sent: journal full: " in refusal.message, refusal
+        await settled(journal, range(1, journal.last_id + 1))
+        assert journal.waiting == 0
+        await until(lambda: journal.fault is None)
+        await appended(journal, [payload(2)])
+
+
+async def no_room_at_the_start(directory: Path) -> None:
+    """A disk that is full to the last byte: the start takes the reserve's room, and what is delivered is deleted."""
+    async with running(directory) as journal:
+        await appended(journal, [payload(n) for n in range(100)])
+    rule(f"write {directory} quota {held(directory)}")
+    async with running(directory) as journal:
+        assert not journal.recovery.unclean
+        await until(lambda: "Disk quota exceeded" in str(journal.fault))
+        await settled(journal, range(1, 101))
+        assert journal.waiting == 0
 
 
 async def read_only(directory: Path) -> None:

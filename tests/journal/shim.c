@@ -3,12 +3,15 @@
  * SHIM_CONTROL names a text file that is read again at each call; each line is
  *     OP PART fail ERRNO       the call on a path that contains PART fails, nothing is done
  *     OP PART delay 0          the call waits while the line is there
+ *     OP PART quota BYTES      a call that would make a file on a path that contains PART larger fails with EDQUOT once
+ *                              the files beside it, and it, would hold more than BYTES together
  *     OP PART kill NUMBER      the NUMBERth such call from now on ends the process before it is done
  * where OP is write, sync, truncate, unlink or rename. Lines starting with '#' are skipped.
  * SHIM_RECORD names a file that gets a record of each successful call, in order:
  *     u8 op, u16 path length, u64 offset, u32 data length, path, data
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -32,6 +36,31 @@ static void path_of(int fd, char *path, size_t size) {
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, size - 1);
     path[length < 0 ? 0 : length] = 0;
+}
+
+static __thread long grown; /* bytes by which this thread's call would make its file larger */
+
+/* bytes of all files in the directory of `path` */
+static long held_beside(const char *path) {
+    char place[4096];
+    snprintf(place, sizeof place, "%s", path);
+    char *slash = strrchr(place, '/');
+    if (!slash) return 0;
+    *slash = 0;
+    DIR *directory = opendir(place);
+    if (!directory) return 0;
+    long sum = 0;
+    struct dirent *entry;
+    struct stat found;
+    while ((entry = readdir(directory)))
+        if (!fstatat(dirfd(directory), entry->d_name, &found, 0) && S_ISREG(found.st_mode)) sum += found.st_size;
+    closedir(directory);
+    return sum;
+}
+
+static long growth(int fd, long end) {
+    struct stat found;
+    return !fstat(fd, &found) && S_ISREG(found.st_mode) && end > found.st_size ? end - found.st_size : 0;
 }
 
 /* 0: go on; else the errno that the call fails with */
@@ -54,6 +83,7 @@ static int ruled(const char *op, const char *path) {
             if (line[0] == '#' || sscanf(line, "%15s %255s %15s %ld", want, part, action, &value) != 4) continue;
             if (strcmp(want, op) || !strstr(path, part)) continue;
             if (!strcmp(action, "fail")) return (int)value;
+            if (!strcmp(action, "quota") && grown && held_beside(path) + grown > value) return EDQUOT;
             if (!strcmp(action, "delay")) wait = 1;
             if (!strcmp(action, "kill") && __sync_add_and_fetch(&calls_seen, 1) == value) _exit(137);
         }
@@ -91,6 +121,7 @@ static void note(char op, const char *path, uint64_t offset, const void *data, u
     if (refused) { errno = refused; return -1; }
 
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t offset) {
+    grown = growth(fd, (long)offset + (long)size);
     RULED("write", fd)
     ssize_t done = syscall(SYS_pwrite64, fd, data, size, offset);
     if (done > 0) note(WRITE, path, (uint64_t)offset, data, (uint32_t)done);
@@ -135,6 +166,7 @@ int ftruncate(int fd, off_t size) { return ftruncate64(fd, size); }
 int posix_fallocate64(int fd, off64_t offset, off64_t size) {
     char path[4096];
     path_of(fd, path, sizeof path);
+    grown = growth(fd, (long)offset + (long)size);
     int refused = ruled("write", path);
     if (refused) return refused;
     if (syscall(SYS_fallocate, fd, 0, offset, size)) return errno;

@@ -10,7 +10,18 @@ from tests.journal.conftest import Scenario
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["failing_sync", "full_disk", "read_only", "stop_on_broken_disk"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "failing_sync",
+        "full_disk",
+        "quota",
+        "file_size",
+        "no_room_at_the_start",
+        "read_only",
+        "stop_on_broken_disk",
+    ],
+)
 def test_a_disk_that_refuses(scenario: Scenario, tmp_path: Path, name: str) -> None:
     assert scenario.run(name, tmp_path / "journal").endswith("ok\n")
 
