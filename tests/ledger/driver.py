@@ -138,6 +138,8 @@ class Driver:
         self._chosen = [trouble for name, trouble in TROUBLES.items() if name not in without]
         self._deck: list[Trouble] = []
         self._going_on: Trouble | None = None
+        self._unheard = False
+        """Whether nobody read the log in this round, so that not all that the process said was heard."""
         self.met: Counter[str] = Counter()
 
     def run(self, kills: int, per_round: int) -> Tally:
@@ -177,6 +179,7 @@ class Driver:
 
     def _round(self, number: int, kills: int) -> None:
         self._book = Book()
+        self._unheard = False
         self._ear.forget()
         self._start_producers(number)
         while self._tally.kills < kills:
@@ -220,6 +223,7 @@ class Driver:
         self.met[trouble.name] += 1
         self._tally.troubles += 1
         self._tally.bound += trouble.lost_links * DEPTH * BATCH
+        self._unheard = self._unheard or trouble.name == "log"
         trouble.begin(self._scene)
         time.sleep(dice.uniform(0.0, trouble.lasts))
         if trouble.ours and dice.random() < ENDS:
@@ -278,6 +282,7 @@ class Driver:
         assert not false, f"{len(false)} false replies: {false[:5]}"
         assert book.slowest < LATEST_REPLY, f"a reply took {book.slowest:.1f} s"
         assert tally.duplicates <= tally.bound, tally
+        assert tally.duplicates <= tally.said or self._unheard, tally
 
     # processes -----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 
+from sidecar.memory import TIDY_EVERY
 from tests.ledger.book import QUEUE
 from tests.ledger.ear import Ear
 from tests.ledger.troubles import TROUBLES, Scene, Trouble
@@ -27,8 +28,8 @@ ROUND_TRIP = 50  # milliseconds
 MEMORY = 64  # MiB, the default of SIDECAR_MEMORY_MAX_BYTES
 ROOM = 160
 """MiB that the process may take beside its memory for jobs."""
-CALM_EVERY, CALM = 45.0, 8.0
-"""Seconds of attacks between two pauses, and of a pause: in it memory is compared."""
+CALM_EVERY, CALM = 45.0, TIDY_EVERY + 2.0
+"""Seconds of attacks between two pauses, and of a pause, in which memory is compared: freed pages are given back."""
 TROUBLE_EVERY = (6.0, 18.0)
 """Seconds between two troubles."""
 AFTERMATH = 20.0
@@ -142,10 +143,11 @@ class Stage:
                 self._watch(1.0)
                 if self.now >= calm_at:
                     _tell(hostile, "calm")
+                    before = len(self.found.samples)
                     self._watch(CALM)
-                    if sample := self._look():
-                        self.found.calm.append(sample)
-                        self._report(sample)
+                    least = min(self.found.samples[before:], key=lambda sample: sample.rss)
+                    self.found.calm.append(least)
+                    self._report(least)
                     _tell(hostile, "go")
                     calm_at = self.now + CALM_EVERY
                 elif self.now >= trouble_at:

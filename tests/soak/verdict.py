@@ -104,12 +104,14 @@ def _judge_memory(verdict: Verdict, found: Findings, most_rss: float, warm_after
 
 
 def _judge_replies(verdict: Verdict, found: Findings) -> None:
-    """The slowest reply in all, and of those whose time no trouble touches."""
-    book = found.book
-    verdict.add("slowest reply (s)", f"{book.slowest:.2f}", ok=book.slowest < LATEST_REPLY, limit=LATEST_REPLY)
-    slowest = 0.0
-    for came, seconds in book.slow:
+    """The slowest reply in trouble, but for those that the process was frozen for, and the slowest without any."""
+    troubled = alone = 0.0
+    for came, seconds in found.book.slow:
         at = came - found.began
-        if not any(span.covers(at - seconds, at) for span in found.spans):
-            slowest = max(slowest, seconds)
-    verdict.add("slowest reply beside attacks alone (s)", f"{slowest:.2f}", ok=slowest < REPLY_LIMIT, limit=REPLY_LIMIT)
+        met = {span.name for span in found.spans if span.covers(at - seconds, at)}
+        if not met:
+            alone = max(alone, seconds)
+        elif "freeze" not in met:
+            troubled = max(troubled, seconds)
+    verdict.add("slowest reply in trouble (s)", f"{troubled:.2f}", ok=troubled < LATEST_REPLY, limit=LATEST_REPLY)
+    verdict.add("slowest reply beside attacks alone (s)", f"{alone:.2f}", ok=alone < REPLY_LIMIT, limit=REPLY_LIMIT)
