@@ -71,6 +71,8 @@ class Backlog:
         self.jobs = journal.waiting
         """Jobs that are only in the journal, but for those being fetched ahead."""
         self._orphans.unsettled = self._orphans_left = self.jobs
+        self.unsendable: set[int] = set()
+        """Ids of jobs that are sound and yet no jobs."""
 
     def takes(self, entries: Sequence[Entry]) -> bool:
         """True when these new jobs stay in the journal only: memory is full, or others wait there already."""
@@ -134,21 +136,26 @@ class Backlog:
         return bool(self._wanted) and self._batcher.memory < self._room
 
     async def _fetch_ahead(self) -> None:
-        epoch, wanted = self._wanted.popleft()
+        epoch, wanted = self._wanted[0]
         ids = wanted[:PAGE_ROWS]
-        if len(wanted) > PAGE_ROWS:
-            self._wanted.appendleft((epoch, wanted[PAGE_ROWS:]))
-        rows = await self._journal.fetch(ids)
+        found, left = await self._journal.fetch(ids)
+        rows, odd = _sendable(found)
+        self._wanted.popleft()
+        if len(wanted) > len(ids) or left:
+            self._wanted.appendleft((epoch, wanted[len(ids) - len(left) :]))
+        looked = len(ids) - len(left)
         if epoch is not self._orphans:
-            self._coming -= len(ids)
+            self._coming -= looked
         self._batcher.offer_urgent([_entry(row, epoch) for row in rows])
-        self._count_missing(epoch, len(ids) - len(rows))
+        self._count_missing(epoch, looked - len(rows))
         self._arrived()
+        await self._put_aside(odd)
 
     async def _read_page(self) -> None:
         stored_to = self._journal.last_id
-        rows = await self._journal.read(self._cursor, PAGE_ROWS)
-        last = rows[-1].id if rows else stored_to
+        found = await self._journal.read(self._cursor, PAGE_ROWS)
+        last = found[-1].id if found else stored_to
+        rows, odd = _sendable(found)
         listed = self._listed.take_to(last)
         epochs = dict(self._epochs)
         missing = {number: len(epoch.read_back_to(last)) for number, epoch in epochs.items()}
@@ -164,15 +171,21 @@ class Backlog:
                 unread -= 1
                 entries.append(_entry(row, self._adopted(row, epochs, missing)))
         self._settle_missing(unread, epochs, missing)
-        if not rows or last > self._orphans_to:
+        if not found or last > self._orphans_to:
             self._count_missing(self._orphans, self._orphans_left)
             self.jobs -= self._orphans_left
             self._orphans_left = 0
         self._forget_passed(epochs, last)
-        if rows:
+        if found:
             self._cursor = last
             self._batcher.offer(entries, linger=False)
         self._arrived()
+        await self._put_aside(odd)
+
+    async def _put_aside(self, odd: list[int]) -> None:
+        if odd:
+            self.unsendable.update(odd)
+            await self._journal.put_aside(odd)
 
     def _adopted(self, row: Row, epochs: dict[int, Epoch], missing: dict[int, int]) -> Epoch:
         """The epoch of a job that was read back."""
@@ -206,6 +219,20 @@ class Backlog:
         if jobs > 0:
             self._missing(jobs)
             epoch.settle(jobs)
+
+
+def _sendable(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+    """The rows that are jobs, and the ids of those that aren't, whoever wrote them."""
+    good: list[Row] = []
+    odd: list[int] = []
+    for row in rows:
+        try:
+            _jid.decode(row.payload)
+        except (msgspec.DecodeError, UnicodeError):
+            odd.append(row.id)
+        else:
+            good.append(row)
+    return good, odd
 
 
 def _entry(row: Row, epoch: Epoch) -> Entry:

@@ -96,7 +96,7 @@ def _lacking() -> str | None:
         store.put_back([7], len(jobs) + 2, 1.0)
         store.give_back(1)
         rows, bad, _ = store.page(0, 100, 1 << 20)
-        chosen, _ = store.rows([4, 5, 6])
+        chosen, _, _ = store.rows([4, 5, 6], 1 << 20)
         left = [4, 6, *range(9, len(jobs) + 3)]
         if bad or [row.id for row in rows] != left or [(row.id, row.attempts) for row in chosen] != [(4, 0), (6, 2)]:
             return "it doesn't give back what was stored"

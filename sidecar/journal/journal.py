@@ -15,16 +15,17 @@ import outcome
 import trio
 
 from sidecar.errors import Refusal, StartError
+from sidecar.journal import questions
 from sidecar.journal.host import ask_sqlite, is_refused_write, why
 from sidecar.journal.inlet import Inlet
 from sidecar.journal.lock import Lock
-from sidecar.journal.recovery import Recovery, make_directory, open_store
+from sidecar.journal.recovery import Recovery, make_directory, open_store, prepare
 from sidecar.journal.requests import Append, Ask, Bury, Done, News, Note, Requeue, Settle, Stop
 from sidecar.journal.seal import DeadLetter, Row
-from sidecar.journal.space import RESERVE_NAME, Space, bound_of
+from sidecar.journal.space import RESERVE_NAME, ROW_OVERHEAD, Space, bound_of
 from sidecar.journal.store import Store
 from sidecar.journal.volume import file_system, what_is_lost
-from sidecar.journal.writer import RETRY_PAGE, Writer
+from sidecar.journal.writer import Writer
 from sidecar.logs import get_logger
 
 log = get_logger()
@@ -52,6 +53,7 @@ class Journal:
         last_id: highest id that was committed.
         oldest: when the oldest stored job was appended, unix seconds, about a second old.
         requeued: called with the ids of dead letters that became jobs again (they are stored by then).
+        recovered: called with the ids of jobs that are stored and that nobody knew of any more.
         set_aside: called with the ids of stored jobs that turned out to be damaged and left the journal.
         on_commit: called with the jobs a transaction added and the seconds it took.
     """
@@ -68,13 +70,21 @@ class Journal:
         self.size = space.size
         self.oldest = store.oldest()
         self.requeued: Callable[[Sequence[int]], None] | None = None
+        self.recovered: Callable[[Sequence[int]], None] | None = None
         self.set_aside: Callable[[Sequence[int]], None] | None = None
         self.on_commit: Callable[[int, float], None] | None = None
         self._numbering = threading.Lock()  # ids rise in the order of the queue
         self._first = self._next = store.highest_id() + 1
         self._lock = lock
         self._told: deque[News] = deque()
-        self._writer = Writer(store, space, tell=self._told.append, call=self._call, found_flagged=self._found_flagged)
+        self._writer = Writer(
+            store,
+            space,
+            tell=self._told.append,
+            call=self._call,
+            found_flagged=self._found_flagged,
+            found_stored=self._tell_stored,
+        )
         self._token: trio.lowlevel.TrioToken | None = None
         self._called = False  # the event loop knows that something was told
         self._hearing = False
@@ -100,7 +110,7 @@ class Journal:
             ask_sqlite()
             make_directory(directory)
             lock = Lock(directory)
-            store, recovery = open_store(directory, unclean=lock.unclean, prepare=partial(_prepare, upstream, adopt))
+            store, recovery = open_store(directory, unclean=lock.unclean, prepare=partial(prepare, upstream, adopt))
             space = Space(directory, bound_of(max_bytes))
             lacking = space.disk_lacks()
             if lacking is not None:
@@ -190,7 +200,7 @@ class Journal:
     # what the intake and the forwarder ask
 
     def append(self, payloads: Sequence[bytes], origins: Sequence[int], done: Done) -> int:
-        """Stores jobs; `done` is called on the event loop once they are synced (None), or refused.
+        """Stores jobs, all of them or none; `done` is called on the event loop once they are synced (None), or refused.
 
         Args:
             payloads: as they go upstream; at least one.
@@ -217,7 +227,7 @@ class Journal:
     def _append(
         self, payloads: Sequence[bytes], origins: Sequence[int], done: Done, at_once: Callable[[], None] | None
     ) -> int:
-        size = sum(map(len, payloads))
+        size = sum(map(len, payloads)) + ROW_OVERHEAD * len(payloads)
         due = time.monotonic() + PATIENCE
         with self._numbering:
             first = self._next
@@ -247,23 +257,35 @@ class Journal:
             max_bytes: most bytes of payload, but for a first one that is larger.
         """
         while True:
-            rows, bad, last = await self._ask(partial(_page, after=after, limit=limit, max_bytes=max_bytes))
+            rows, bad, last = await self._ask(partial(questions.page, after=after, limit=limit, max_bytes=max_bytes))
             self._tell_damaged(bad)
             self._forget_origins(rows)
             if rows or last == after:
                 return rows
             after = last
 
-    async def fetch(self, ids: Sequence[int]) -> list[Row]:
-        """These jobs as far as they are stored and sound, by rising id."""
-        rows, bad = await self._ask(partial(_chosen, ids=ids))
+    async def fetch(self, ids: Sequence[int], max_bytes: int = READ_BYTES) -> tuple[list[Row], Sequence[int]]:
+        """The first of these jobs as far as they are stored and sound, by rising id.
+
+        Args:
+            ids: rising.
+            max_bytes: most bytes of payload, but for a first one that is larger.
+
+        Returns:
+            the jobs, and the ids that are left for another time.
+        """
+        rows, bad, looked = await self._ask(partial(questions.chosen, ids=ids, max_bytes=max_bytes))
         self._tell_damaged(bad)
         self._forget_origins(rows)
-        return rows
+        return rows, ids[looked:]
 
-    async def letters(self, limit: int) -> list[DeadLetter]:
-        """The latest dead letters that are sound, the newest first."""
-        return await self._ask(partial(Store.latest_letters, limit=limit))
+    async def put_aside(self, ids: Sequence[int]) -> None:
+        """These jobs are what was written, and yet can't be sent: out of the way with them, as damaged ones."""
+        self._tell_damaged(await self._ask(partial(questions.set_aside, ids=ids)))
+
+    async def letters(self, limit: int, max_bytes: int = READ_BYTES) -> list[DeadLetter]:
+        """The latest dead letters that are sound, the newest first; at most `limit` and about `max_bytes`."""
+        return await self._ask(partial(Store.latest_letters, limit=limit, max_bytes=max_bytes))
 
     def _forget_origins(self, rows: list[Row]) -> None:
         """The origins of an earlier run mean nothing in this one."""
@@ -273,13 +295,13 @@ class Journal:
             row.origin = 0
 
     async def _ask(self, question: Callable[[Store], Answer]) -> Answer:
-        """What the writer thread finds out, between two commits."""
+        """What the writer thread finds out, between two commits; raises what the question raised."""
         task = trio.lowlevel.current_task()
         waiting = True
 
-        def answered(answer: object) -> None:
+        def answered(answer: outcome.Outcome[object]) -> None:
             if waiting:
-                trio.lowlevel.reschedule(task, outcome.Value(answer))
+                trio.lowlevel.reschedule(task, answer)
 
         def abort(_: object) -> trio.lowlevel.Abort:
             nonlocal waiting
@@ -340,6 +362,15 @@ class Journal:
         if ids and self.requeued is not None:
             self.requeued(ids)
 
+    def _tell_stored(self, ids: list[int]) -> None:
+        log.warning(
+            "journal_jobs_came_back",
+            message=f"{len(ids):,} jobs that were refused as in doubt are stored all the same: they are sent",
+            jobs=len(ids),
+        )
+        if self.recovered is not None:
+            self.recovered(ids)
+
     def _tell_damaged(self, ids: list[int]) -> None:
         if not ids:
             return
@@ -351,41 +382,3 @@ class Journal:
         )
         if self.set_aside is not None:
             self.set_aside(ids)
-
-
-def _prepare(upstream: str, adopt: bool, store: Store) -> None:
-    """Records the upstream that the journal is filled for, and puts flagged dead letters back.
-
-    Raises:
-        StartError: it holds jobs for another one.
-    """
-    store.oldest()  # looks at both ends of the jobs: damage there is mended now
-    store.highest_id()
-    recorded, jobs = store.setting("upstream"), store.counts().jobs
-    if recorded not in (None, upstream) and jobs and not adopt:
-        raise StartError(
-            f"journal {store.directory} holds {jobs:,} jobs for {recorded}, upstream is {upstream}; "
-            "use another SIDECAR_JOURNAL_DIR or --adopt-journal"
-        )
-    if recorded is None and jobs:
-        log.warning(
-            "journal_upstream_unknown", message=f"The journal's upstream isn't recorded: taking it for {upstream}"
-        )
-    if recorded != upstream:
-        store.set_setting("upstream", upstream)
-    while flagged := store.flagged(RETRY_PAGE):
-        store.put_back(flagged, store.highest_id() + 1, time.time())
-
-
-def _page(store: Store, after: int, limit: int, max_bytes: int) -> tuple[list[Row], list[int], int]:
-    rows, bad, last = store.page(after, limit, max_bytes)
-    if bad:
-        store.set_aside(bad)
-    return rows, bad, last
-
-
-def _chosen(store: Store, ids: Sequence[int]) -> tuple[list[Row], list[int]]:
-    rows, bad = store.rows(ids)
-    if bad:
-        store.set_aside(bad)
-    return rows, bad

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from itertools import accumulate
 
 import msgspec
 
 from sidecar.errors import Refusal
 from sidecar.journal.requests import Append, Ask, Bury, Note, Request, Requeue, Settle, Stop
+from sidecar.journal.space import ROW_OVERHEAD
 from sidecar.journal.store import Addition, Change
 
 GROUP_BYTES = 4 * 1024 * 1024
-"""Payload of one transaction; an append that is larger is stored in several."""
+"""Bytes of one group of appends, and of one INSERT; an append that is larger is a transaction of several INSERTs."""
 SETTLE_DELAY = 0.1
 """Seconds that a deletion waits for company."""
 SETTLE_JOBS = 1_000
@@ -27,12 +27,12 @@ class Group(msgspec.Struct):
     """One transaction, and what it is made of.
 
     Attributes:
-        taken: how many jobs of each append are in it.
+        appends: what is stored, each of them whole.
         answers: what is to be called at once when it is on the disk.
     """
 
     change: Change
-    taken: list[tuple[Append, int]] = []
+    appends: list[Append] = []
     answers: list[Callable[[], None]] = []
     settles: list[Settle] = []
     others: list[Bury | Note] = []
@@ -45,6 +45,7 @@ class Pending:
 
     Attributes:
         settling: jobs that wait for their deletion.
+        doubted: ids of appends that were refused after a commit with them had failed.
     """
 
     def __init__(self) -> None:
@@ -54,6 +55,7 @@ class Pending:
         self.requeues: deque[Requeue] = deque()
         self.asks: deque[Ask] = deque()
         self.settling = 0
+        self.doubted: list[range] = []
         self.stop = False
 
     def add(self, request: Request) -> None:
@@ -115,17 +117,17 @@ class Pending:
         following: int | None = None
         while self.appends and has_room(group.bytes):
             append = self.appends[0]
-            if group.taken and (group.bytes + append.size > GROUP_BYTES or append.first != following):
+            if group.appends and (group.bytes + append.size > GROUP_BYTES or append.first != following):
                 return
             self.appends.popleft()
-            addition = append if append.size <= GROUP_BYTES else _start_of(append)
-            jobs = len(addition.payloads)
-            group.taken.append((append, jobs))
-            group.change.additions.append(addition)
+            if append.size <= GROUP_BYTES:
+                group.change.additions.append(append)
+            else:
+                *group.change.ahead, last = _parts(append)
+                group.change.additions.append(last)
+            group.appends.append(append)
+            jobs = len(append.payloads)
             group.jobs += jobs
-            if jobs < len(append.payloads):
-                group.bytes += sum(map(len, addition.payloads))
-                return
             group.bytes += append.size
             if append.at_once is not None:
                 group.answers.append(append.at_once)
@@ -133,7 +135,7 @@ class Pending:
 
     def undo(self, group: Group, *, doubtful: bool) -> None:
         """The transaction failed: everything waits again; `doubtful`: it may come back after a crash."""
-        for append, _ in reversed(group.taken):
+        for append in reversed(group.appends):
             append.doubtful |= doubtful
             self.appends.appendleft(append)
         self.settles.extendleft(reversed(group.settles))
@@ -141,16 +143,8 @@ class Pending:
         self.others.extendleft(reversed(group.others))
 
     def finish(self, group: Group) -> list[Callable[[], None]]:
-        """The transaction is on the disk: the calls that tell so; what is left of a large append waits again."""
-        calls: list[Callable[[], None]] = []
-        for append, stored in group.taken:
-            if stored == len(append.payloads):
-                calls.append(partial(append.done, None))
-                continue
-            append.first, append.doubtful = append.first + stored, True
-            append.payloads, append.origins = append.payloads[stored:], append.origins[stored:]
-            append.size = sum(map(len, append.payloads))
-            self.appends.appendleft(append)
+        """The transaction is on the disk: the calls that tell so."""
+        calls: list[Callable[[], None]] = [partial(append.done, None) for append in group.appends]
         calls += [settle.done for settle in group.settles if settle.done is not None]
         calls += [other.done for other in group.others if isinstance(other, Bury) and other.done is not None]
         return calls
@@ -160,13 +154,61 @@ class Pending:
         calls: list[Callable[[], None]] = []
         while self.appends and self.appends[0].due <= due_by:
             append = self.appends.popleft()
-            start = "in doubt: it may be enqueued" if append.doubtful else "not sent"
-            calls.append(partial(append.done, Refusal(f"{start}: {reason}", retry=True)))
+            calls.append(self._refused(append, reason))
         return calls
 
+    def refuse_unfit(self, why: Callable[[int], str | None]) -> list[Callable[[], None]]:
+        """Refuses the oldest appends for which there can never be room; the calls that tell so.
 
-def _start_of(append: Append) -> Addition:
-    """As many of its first jobs as one transaction takes, one at least."""
-    sizes = accumulate(map(len, append.payloads))
-    jobs = max(1, sum(1 for size in sizes if size <= GROUP_BYTES))
-    return Addition(append.first, append.payloads[:jobs], append.origins[:jobs], append.at)
+        Args:
+            why: why so many bytes can never be stored; None: they can.
+        """
+        calls: list[Callable[[], None]] = []
+        while self.appends and self.appends[0].size > GROUP_BYTES and (reason := why(self.appends[0].size)) is not None:
+            calls.append(self._refused(self.appends.popleft(), reason))
+        return calls
+
+    def _refused(self, append: Append, reason: str) -> Callable[[], None]:
+        if append.doubtful:
+            self.doubted.append(range(append.first, append.first + len(append.payloads)))
+        start = "in doubt: it may be enqueued" if append.doubtful else "not sent"
+        return partial(append.done, Refusal(f"{start}: {reason}", retry=True))
+
+    def resolve(self, stored: Callable[[range], list[int]]) -> tuple[list[Callable[[], None]], list[int]]:
+        """After a mend: what became of the jobs whose commit failed.
+
+        Args:
+            stored: which of these ids are in the journal.
+
+        Returns:
+            the calls that tell of those that are stored and waited for; ids that are stored although they were refused.
+        """
+        calls: list[Callable[[], None]] = []
+        waiting, self.appends = self.appends, deque()
+        for append in waiting:
+            if append.doubtful and stored(range(append.first, append.first + len(append.payloads))):
+                calls += [append.at_once] if append.at_once is not None else []
+                calls.append(partial(append.done, None))
+            else:
+                append.doubtful = False
+                self.appends.append(append)
+        found = [number for ids in self.doubted for number in stored(ids)]
+        self.doubted = []
+        return calls, found
+
+
+def _parts(append: Append) -> list[Addition]:
+    """A very large append in pieces that one INSERT takes, of a job at least."""
+    parts: list[Addition] = []
+    start, size = 0, 0
+    for place, payload in enumerate(append.payloads):
+        row = len(payload) + ROW_OVERHEAD
+        if size + row > GROUP_BYTES and place > start:
+            parts.append(_part(append, start, place))
+            start, size = place, 0
+        size += row
+    return [*parts, _part(append, start, len(append.payloads))]
+
+
+def _part(append: Append, start: int, end: int) -> Addition:
+    return Addition(append.first + start, append.payloads[start:end], append.origins[start:end], append.at)

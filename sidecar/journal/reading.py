@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -51,28 +51,57 @@ def page(db: sqlite3.Connection, after: int, limit: int, max_bytes: int) -> tupl
     Raises:
         Damaged: more than a row here and there is wrong.
     """
-    ids, sizes = db.execute(schema.PAGE_SIZES, (after, limit)).fetchall()[0]
-    if ids is None:
+    numbers, last = _reach(db, schema.PAGE_SIZES, (after, limit), max_bytes)
+    if not numbers:
         return [], [], after
-    numbers = _numbers(ids)
     if numbers[0] <= after or numbers != sorted(set(numbers)):
         raise Damaged("its jobs are out of order")
-    total, last = 0, numbers[0]
-    for number, size in zip(numbers, _numbers(sizes), strict=False):
-        total += size
-        if total > max_bytes and number != numbers[0]:
-            break
-        last = number
     rows, bad = _cut(db, db.execute(schema.PAGE, (after, last)).fetchall()[0])
     if len(rows) + len(bad) != bisect_right(numbers, last):
         raise Damaged("its jobs can't be found again")
     return rows, bad, last
 
 
-def chosen(db: sqlite3.Connection, ids: Sequence[int]) -> tuple[list[Row], list[int]]:
-    """These jobs as far as they are stored, and the ids of damaged ones among them."""
-    joined = db.execute(schema.CHOSEN, (str(list(ids)),)).fetchall()[0]
-    return _cut(db, joined)
+def chosen(db: sqlite3.Connection, ids: Sequence[int], max_bytes: int) -> tuple[list[Row], list[int], int]:
+    """The first of these jobs, as far as they are stored, about `max_bytes` of them, one at least.
+
+    Args:
+        ids: rising.
+
+    Returns:
+        the sound ones, the ids of the damaged ones, and how many of `ids` were looked at.
+    """
+    numbers, last = _reach(db, schema.CHOSEN_SIZES, (str(list(ids)),), max_bytes)
+    looked = len(ids) if not numbers or last == numbers[-1] else bisect_right(ids, last)
+    rows, bad = _cut(db, db.execute(schema.CHOSEN, (str(list(ids[:looked])),)).fetchall()[0])
+    return rows, bad, looked
+
+
+def cut_by_bytes(sizes: Iterable[tuple[int, int]], max_bytes: int) -> list[tuple[int, int]]:
+    """The first of these ids and their sizes that are no larger than `max_bytes` together; one at least."""
+    total = 0
+    kept: list[tuple[int, int]] = []
+    for number, size in sizes:
+        total += size
+        if kept and total > max_bytes:
+            break
+        kept.append((number, size))
+    return kept
+
+
+def _reach(db: sqlite3.Connection, sql: str, parameters: Sequence[object], max_bytes: int) -> tuple[list[int], int]:
+    """The ids that a page could have, and the last of them that it has room for; their payloads are not loaded."""
+    ids, sizes = db.execute(sql, parameters).fetchall()[0]
+    if ids is None:
+        return [], 0
+    found = _numbers(ids)
+    return found, cut_by_bytes(zip(found, _numbers(sizes), strict=False), max_bytes)[-1][0]
+
+
+def numbers(db: sqlite3.Connection, sql: str, parameters: Sequence[object]) -> list[int]:
+    """The ids that a query finds, in one step of the virtual machine."""
+    joined = db.execute(f"SELECT group_concat(id) FROM ({sql})", parameters).fetchall()[0][0]  # noqa: S608 - constants
+    return [] if joined is None else _numbers(joined)
 
 
 def _cut(db: sqlite3.Connection, joined: tuple[str | None, str, str, str, bytes, str]) -> tuple[list[Row], list[int]]:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sidecar.errors import StartError
+from sidecar.journal import questions
 from sidecar.journal.connection import PAGE_BYTES, Damaged, NewerFormat, is_damage
 from sidecar.journal.salvage import carry_over
 from sidecar.journal.schema import DB_NAME, FORMAT
@@ -101,6 +102,32 @@ def open_store(directory: Path, *, unclean: bool, prepare: Callable[[Store], Non
     counts = store.counts()
     sync_directory(directory)
     return store, replace(recovery, jobs=counts.jobs, dead=counts.dead, unclean=unclean)
+
+
+def prepare(upstream: str, adopt: bool, store: Store) -> None:
+    """Records the upstream that the journal is filled for, and puts flagged dead letters back.
+
+    Raises:
+        StartError: it holds jobs for another one.
+    """
+    store.oldest()  # looks at both ends of the jobs: damage there is mended now
+    store.highest_id()
+    recorded, jobs = store.setting("upstream"), store.counts().jobs
+    if recorded not in (None, upstream) and jobs and not adopt:
+        raise StartError(
+            f"journal {store.directory} holds {jobs:,} jobs for {recorded}, upstream is {upstream}; "
+            "use another SIDECAR_JOURNAL_DIR or --adopt-journal"
+        )
+    if recorded is None and jobs:
+        log.warning(
+            "journal_upstream_unknown", message=f"The journal's upstream isn't recorded: taking it for {upstream}"
+        )
+    if recorded != upstream:
+        store.set_setting("upstream", upstream)
+    while found := questions.flagged(store):
+        if questions.put_back(store, found, store.highest_id() + 1) is None:
+            return
+        store.checkpoint(truncate=False)
 
 
 def _open_sound(directory: Path, prepare: Callable[[Store], None]) -> tuple[Store, Recovery]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
+from outcome import Outcome
 
 from sidecar.errors import Refusal
 from sidecar.journal.seal import DeadLetter
@@ -20,7 +21,12 @@ Done = Callable[[Refusal | None], None]
 
 
 class Append(Addition):
-    """Jobs to be stored. `due`: monotonic second at which they are refused if they can't be stored by then."""
+    """Jobs to be stored, all of them or none.
+
+    Attributes:
+        due: monotonic second at which they are refused if they can't be stored by then.
+        size: bytes that they take in the journal, with `ROW_OVERHEAD` for each.
+    """
 
     done: Done
     due: float
@@ -62,10 +68,10 @@ class Requeue(msgspec.Struct):
 
 
 class Ask(msgspec.Struct):
-    """A question to the database; `answer` is called on the event loop."""
+    """A question to the database; `answer` is called on the event loop, with what it raised where it failed."""
 
     question: Callable[[Store], object]
-    answer: Callable[[object], None]
+    answer: Callable[[Outcome[object]], None]
 
 
 class Stop(msgspec.Struct):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.journal.connection import PAGE_BYTES, Damaged, connect
-from sidecar.journal.reading import Counts, read_counts, read_setting, sound_letter
+from sidecar.journal.reading import Counts, cut_by_bytes, read_counts, read_setting, sound_letter
 from sidecar.journal.schema import DB_NAME
 from sidecar.journal.seal import opened, seal_attempts
 from sidecar.journal.store import Store
@@ -22,6 +22,8 @@ log = get_logger()
 
 _ROWS = 256
 """Rows read at once."""
+_BYTES = 4 * 1024 * 1024
+"""Their payload, in bytes, but for a first one that is larger."""
 _LAST = 1 << 62
 _DAMAGED = "damaged (id, found, mark, payload)"
 _Raw = tuple[Any, ...]
@@ -128,14 +130,19 @@ def _rows(
 
     Rows come in the order in which they stand in the file; the ids of damaged ones say nothing.
     """
-    sql = f"SELECT {columns} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?"  # noqa: S608 - constants of this module
+    sized = "payload" in columns
+    size = "ifnull(length(payload), 0)" if sized else "0"
+    rest = f"FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?"
+    sql, sizes = f"SELECT {columns} {rest}", f"SELECT {key}, {size} {rest}"
     after, limit, step = 0, _ROWS, 1
     seen: set[int] = set()
 
     def readable(start: int, count: int = 1) -> list[_Raw] | None:
         try:
+            if sized and count > 1:
+                count = max(1, len(cut_by_bytes(db.execute(sizes, (start, count)).fetchall(), _BYTES)))
             return db.execute(sql, (start, count)).fetchall()
-        except sqlite3.Error:
+        except (sqlite3.Error, MemoryError):
             return None
 
     while after < _LAST:

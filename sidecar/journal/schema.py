@@ -91,7 +91,16 @@ SELECT counts.jobs + (SELECT count(*) FROM jobs AS job WHERE job.id > counts.las
 # joined as hexadecimal digits: before 3.34, about, `group_concat` ends at the first zero byte.
 PAGE_SIZES = """
 SELECT group_concat(id), group_concat(size) FROM (
-    SELECT id, length(mark) + length(payload) AS size FROM jobs WHERE id > ? ORDER BY id LIMIT ?)
+    SELECT id, ifnull(length(mark) + length(payload), 0) AS size FROM jobs WHERE id > ? ORDER BY id LIMIT ?)
+"""
+CHOSEN_SIZES = """
+SELECT group_concat(id), group_concat(size) FROM (
+    SELECT id, ifnull(length(mark) + length(payload), 0) AS size FROM jobs
+    WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id)
+"""
+FLAGGED_SIZES = """
+SELECT requeue.id, ifnull(length(payload), 0) FROM requeue LEFT JOIN dead ON dead.id = requeue.id
+ORDER BY requeue.id LIMIT ?
 """
 _TRIES = "ifnull(note.attempts || ':' || note.crc, '')"
 _JOINED = """

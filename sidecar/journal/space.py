@@ -38,6 +38,8 @@ TRY_EVERY = 0.25
 """Seconds between two attempts to bring the reserve back."""
 ROW_OVERHEAD = 48
 """Bytes a job takes beside its payload, about: mark, id, cell and page headers."""
+EMPTY_BYTES = 64 * 1024
+"""A journal without a job, about."""
 
 
 def human(size: int) -> str:
@@ -92,9 +94,8 @@ class Space:
         """Whether the reserve is there in full."""
         return _size(self._reserve) >= RESERVE_BYTES
 
-    def wrote(self, jobs: int, payload_bytes: int, removed: int) -> None:
-        """A transaction added and removed so many jobs."""
-        added = payload_bytes + jobs * ROW_OVERHEAD
+    def wrote(self, added: int, removed: int) -> None:
+        """A transaction added so many bytes (with `ROW_OVERHEAD`) and removed so many jobs."""
         self.live += added + added // 8
         self.wal += added + added // 4 + removed * 64 + 4 * PAGE_BYTES
 
@@ -109,16 +110,33 @@ class Space:
         """Bytes of the WAL file."""
         return _size(self._wal_path)
 
-    def lacks(self, payload_bytes: int) -> str | None:
-        """Why so many bytes can't be taken within the bound; None when they can."""
-        capacity = self.max_bytes - RESERVE_BYTES - WAL_LIMIT
-        if self.live + payload_bytes + payload_bytes // 8 <= capacity:
+    def lacks(self, size: int) -> str | None:
+        """Why so many bytes (with `ROW_OVERHEAD`) can't be taken within the bound; None when they can."""
+        if self.live + _needed(size) <= self.max_bytes:
             return None
         used = self.live + RESERVE_BYTES + WAL_LIMIT
         return (
             f"journal full: {human(used)} of {human(self.max_bytes)} (SIDECAR_JOURNAL_MAX_BYTES); "
             "it empties as upstream takes jobs and dead letters are retried or discarded"
         )
+
+    def never_fits(self, size: int) -> str | None:
+        """Why so many bytes can't be taken at once however empty the journal is; None when they can."""
+        if _needed(size) + EMPTY_BYTES <= self.max_bytes:
+            return None
+        return (
+            f"so many jobs at once need {human(_needed(size))} of room in the journal, which may take "
+            f"{human(self.max_bytes)}; send fewer at once, or raise SIDECAR_JOURNAL_MAX_BYTES"
+        )
+
+    def volume_lacks(self, size: int) -> str | None:
+        """Why the volume can't take so many bytes in one transaction; None when it can."""
+        volume = os.statvfs(self.directory)
+        free = volume.f_bavail * volume.f_frsize
+        needed = _needed(size) - (RESERVE_BYTES if self.has_reserve else 0)
+        if free >= needed:
+            return None
+        return f"disk full: {human(free)} free in {self.directory}, {human(needed)} needed; free some space there"
 
     def disk_lacks(self) -> str | None:
         """Why the volume can't take more, after trying to bring the reserve back; None when it can.
@@ -188,6 +206,11 @@ class Space:
         else:
             store.give_back(VACUUM_PAGES)
             self.wal += 2 * VACUUM_PAGES * PAGE_BYTES
+
+
+def _needed(size: int) -> int:
+    """Bytes on disk while a transaction adds `size`: its rows, the WAL that they pass through, and the reserve."""
+    return size + size // 8 + max(WAL_LIMIT, size + size // 4 + CHECKPOINT_DUE) + RESERVE_BYTES
 
 
 def _make(path: Path) -> None:

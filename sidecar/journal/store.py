@@ -30,12 +30,17 @@ class Addition(msgspec.Struct):
 
 
 class Change(msgspec.Struct):
-    """What one transaction does. The additions' ids follow on each other without a gap."""
+    """What one transaction does. The additions' ids follow on each other without a gap.
+
+    Attributes:
+        ahead: parts of a very large append, each stored by an INSERT of its own; `additions` has its last part.
+    """
 
     additions: list[Addition] = []
     gone: list[int] = []
     attempts: dict[int, int] = {}
     letters: list[DeadLetter] = []
+    ahead: list[Addition] = []
 
 
 def runs(ids: Iterable[int]) -> list[int]:
@@ -166,14 +171,20 @@ class Store:
         Returns:
             how many stored jobs it removed.
         """
-        if not (change.letters or change.attempts or (self.noted and not self.noted.isdisjoint(change.gone))):
+        if not (
+            change.ahead or change.letters or change.attempts or (self.noted and not self.noted.isdisjoint(change.gone))
+        ):
             if self._is_light(change):
                 self._commit_light(change.additions)
                 return 0
             removed = self._commit_entry(change)
             self._uncounted = 0
             return removed
+        if change.ahead:
+            self._count()  # each entry would count them
         with transaction(self.db):
+            for part in change.ahead:
+                self._commit_entry(Change(additions=[part]))
             removed = self._commit_entry(change)
             removed += self._bury(change.letters)
             done = [*change.gone, *(letter.id for letter in change.letters)]
@@ -267,9 +278,19 @@ class Store:
         """See `reading.page`."""
         return reading.page(self.db, after, limit, max_bytes)
 
-    def rows(self, ids: Sequence[int]) -> tuple[list[Row], list[int]]:
+    def rows(self, ids: Sequence[int], max_bytes: int) -> tuple[list[Row], list[int], int]:
         """See `reading.chosen`."""
-        return reading.chosen(self.db, ids)
+        return reading.chosen(self.db, ids, max_bytes)
+
+    def present(self, ids: Sequence[int]) -> list[int]:
+        """Which of these jobs are stored."""
+        sql = "SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
+        return reading.numbers(self.db, sql, (str(list(ids)),))
+
+    def ids(self, after: int, last: int, limit: int) -> list[int]:
+        """Ids of stored jobs above `after` and not above `last`, rising, at most `limit`."""
+        sql = "SELECT id FROM jobs WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+        return reading.numbers(self.db, sql, (after, last, limit))
 
     def oldest(self) -> float | None:
         """When the oldest stored job was appended, in unix seconds (0: unknown); None when none is stored."""
@@ -284,9 +305,10 @@ class Store:
         changed, self._data_version = version != self._data_version, version
         return changed
 
-    def flagged(self, limit: int) -> list[int]:
-        """Ids of dead letters that are to be put back, at most `limit`."""
-        return [row[0] for row in self.db.execute("SELECT id FROM requeue ORDER BY id LIMIT ?", (limit,)).fetchall()]
+    def flagged(self, limit: int, max_bytes: int) -> list[int]:
+        """Ids of dead letters that are to be put back, at most `limit` and about `max_bytes`, one at least."""
+        sizes = self.db.execute(schema.FLAGGED_SIZES, (limit,)).fetchall()
+        return [number for number, _ in reading.cut_by_bytes(sizes, max_bytes)]
 
     def put_back(self, flagged: Sequence[int], first: int, at: float) -> int:
         """Makes jobs of flagged dead letters, with ids from `first` on; returns how many."""
@@ -295,7 +317,7 @@ class Store:
         with transaction(self.db):
             for number in flagged:
                 letters += self.letters(number, number)
-            whole = Change([Addition(first, [letter.payload for letter in letters], [0] * len(letters), at)])
+            whole = Change(additions=[Addition(first, [letter.payload for letter in letters], [0] * len(letters), at)])
             self._commit_entry(whole)
             for letter in letters:
                 self.db.execute("DELETE FROM dead WHERE id = ?", (letter.id,))
@@ -312,10 +334,11 @@ class Store:
         pairs = [(sound_letter(row), row) for row in found]
         return [letter for letter, _ in pairs if letter is not None]
 
-    def latest_letters(self, limit: int) -> list[DeadLetter]:
-        """The sound ones of the latest dead letters, the newest first."""
-        ids = self.db.execute("SELECT id FROM dead ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
-        return [letter for (number,) in ids for letter in self.letters(number, number)]
+    def latest_letters(self, limit: int, max_bytes: int) -> list[DeadLetter]:
+        """The sound ones of the latest dead letters, the newest first: at most `limit` and about `max_bytes`."""
+        sql = "SELECT id, ifnull(length(payload), 0) FROM dead ORDER BY id DESC LIMIT ?"
+        sizes = reading.cut_by_bytes(self.db.execute(sql, (limit,)).fetchall(), max_bytes)
+        return [letter for number, _ in sizes for letter in self.letters(number, number)]
 
     # space
 

@@ -19,7 +19,7 @@ from sidecar.journal import schema
 from sidecar.journal.connection import BUSY_SECONDS, Damaged, connect, transaction
 from sidecar.journal.host import ask_sqlite
 from sidecar.journal.lock import Lock, Owner, owner_of
-from sidecar.journal.reading import Counts, read_counts, read_setting, sound_letter
+from sidecar.journal.reading import Counts, cut_by_bytes, read_counts, read_setting, sound_letter
 from sidecar.journal.recovery import open_store
 from sidecar.journal.schema import DB_NAME
 from sidecar.journal.seal import DeadLetter, Row, opened
@@ -27,6 +27,8 @@ from sidecar.journal.space import RESERVE_NAME
 
 PAGE = 200
 """Rows read by one statement."""
+PAGE_BYTES = 4 * 1024 * 1024
+"""Their payload, in bytes, but for a first one that is larger."""
 
 _LETTER = "id, jid, reason, attempts, payload, at, crc"
 
@@ -94,30 +96,32 @@ class Visitor:
 
     def jobs(self, containing: bytes = b"") -> Iterator[Row | int]:
         """All jobs whose payload contains these bytes, in order; of a damaged one only the id."""
-        sql = """SELECT job.id, mark, payload, ifnull(note.attempts, 0) FROM jobs AS job
-            LEFT JOIN attempts AS note ON note.id = job.id
-            WHERE job.id > ?1 AND (length(?2) = 0 OR instr(payload, ?2)) ORDER BY job.id LIMIT ?3"""
-        for number, mark, payload, attempts in self._pages(sql, containing):
+        columns = "row.id, mark, payload, ifnull(note.attempts, 0)"
+        source = "jobs AS row LEFT JOIN attempts AS note ON note.id = row.id"
+        where = "(length(?3) = 0 OR instr(payload, ?3))"
+        for number, mark, payload, attempts in self._pages(columns, source, where, containing):
             sound = isinstance(mark, bytes) and isinstance(payload, bytes)
             whence = opened(number, mark, payload) if sound else None
             yield number if whence is None else Row(number, whence[0], attempts, payload, whence[1])
 
     def letters(self, jid: str | None = None) -> Iterator[DeadLetter | int]:
         """All dead letters, or those of a jid, in order; of a damaged one only the id."""
-        where = "" if jid is None else "AND jid = ?"
-        sql = f"SELECT {_LETTER} FROM dead WHERE id > ? {where} ORDER BY id LIMIT ?"  # noqa: S608 - constants
-        for row in self._pages(sql, *(() if jid is None else (jid,))):
+        for row in self._pages(_LETTER, "dead AS row", "(?3 IS NULL OR jid = ?3)", jid):
             yield sound_letter(row) or int(row[0])
 
-    def _pages(self, sql: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
+    def _pages(self, columns: str, source: str, where: str, wanted: object) -> Iterator[tuple[Any, ...]]:
+        """The rows of a table `row` in order, in pages that are cut by bytes before their payloads are loaded."""
+        sizes = f"SELECT row.id, ifnull(length(payload), 0) FROM {source} WHERE row.id > ?1 ORDER BY row.id LIMIT ?2"  # noqa: S608 - constants
+        rows = f"SELECT {columns} FROM {source} WHERE row.id > ?1 AND row.id <= ?2 AND {where} ORDER BY row.id"  # noqa: S608 - constants
         after = 0
         while True:
             with self._readable():
-                rows = self._db.execute(sql, (after, *parameters, PAGE)).fetchall()
-            if not rows:
+                found = cut_by_bytes(self._db.execute(sizes, (after, PAGE)).fetchall(), PAGE_BYTES)
+                page = self._db.execute(rows, (after, found[-1][0], wanted)).fetchall() if found else []
+            if not found:
                 return
-            yield from rows
-            after = rows[-1][0]
+            yield from page
+            after = found[-1][0]
 
     def quick_check(self) -> list[str]:
         """What SQLite finds wrong with the structure; takes long, and the owner's WAL grows meanwhile."""

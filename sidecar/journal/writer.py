@@ -15,10 +15,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import outcome
+
+from sidecar.journal import questions
 from sidecar.journal.connection import Damaged, is_damage, is_undone
 from sidecar.journal.inlet import Inlet
 from sidecar.journal.mending import MEND_FIRST, Mending
-from sidecar.journal.pending import Pending
+from sidecar.journal.pending import GROUP_BYTES, Pending
 from sidecar.journal.reading import Counts
 from sidecar.journal.recovery import Recovery, rebuild
 from sidecar.journal.requests import News, Request
@@ -35,8 +38,6 @@ STOP_PATIENCE = 2.0
 """Seconds that a stop waits for a disk that refuses."""
 FULL_SAID_EVERY = 10.0
 """Seconds between two lines about a full journal: beside a slow link it is full and not full many times a second."""
-RETRY_PAGE = 100
-"""Flagged dead letters that are put back in one transaction."""
 
 
 class Writer:
@@ -46,6 +47,7 @@ class Writer:
         tell: lays a News out for the event loop; called from the thread, as the others.
         call: makes the event loop look at what was told.
         found_flagged: tells the event loop the ids of dead letters that are to be put back.
+        found_stored: called on the event loop with the ids of jobs that were refused and are stored all the same.
 
     Attributes:
         call_after: seconds after which the event loop is called about jobs whose producers know already. It looks by
@@ -63,6 +65,7 @@ class Writer:
         tell: Callable[[News], None],
         call: Callable[[], None],
         found_flagged: Callable[[list[int]], None],
+        found_stored: Callable[[list[int]], None],
     ) -> None:
         self._store = store
         self._space = space
@@ -72,6 +75,7 @@ class Writer:
         self.call_after = 0.0
         self.clock = time.monotonic
         self._found_flagged = found_flagged
+        self._found_stored = found_stored
         self.inlet = Inlet()
         self._pending = Pending()
         self._calls: list[Callable[[], None]] = []
@@ -154,11 +158,17 @@ class Writer:
         return not self._pending.unwritten and self.inlet.empty
 
     def _commit_due(self, now: float) -> bool:
+        self._calls += self._pending.refuse_unfit(self._space.never_fits)
         return self._pending.must_write(now) or bool(self._pending.appends and self._room_for_next())
 
     def _room_for_next(self, taken: int = 0) -> bool:
         """Whether the oldest append may be stored beside `taken` bytes; says why not in `fault`."""
-        lacking = self._space.lacks(taken + self._pending.appends[0].size)
+        size = self._pending.appends[0].size
+        if size > GROUP_BYTES and taken:
+            return False  # it is a transaction of its own
+        lacking = self._space.lacks(taken + size)
+        if lacking is None and size > GROUP_BYTES:
+            lacking = self._space.volume_lacks(size)
         if lacking is None and self._full is not None:
             lacking = self._mending.disk_lacks(self._store)
         self._note_full(lacking)
@@ -177,6 +187,8 @@ class Writer:
     def _commit(self) -> None:
         """One transaction of what waits; when it fails nothing of it is done."""
         group = self._pending.take(self._room_for_next)
+        if group.bytes > GROUP_BYTES and self._space.wal and not self._mending.wal_stands:
+            self._guard(self._checkpoint)  # the WAL begins anew: it has to take all of them
         started = time.monotonic()
         try:
             removed = self._store.commit(group.change)
@@ -196,7 +208,7 @@ class Writer:
             self._call_loop()
         elif self._call_by > ended + self.call_after:
             self._call_by = ended + self.call_after
-        self._space.wrote(group.jobs, group.bytes, removed)
+        self._space.wrote(group.bytes, removed)
         if self._space.wal >= CHECKPOINT_DUE and not self._mending.wal_stands:
             self._guard(self._checkpoint)
 
@@ -243,8 +255,11 @@ class Writer:
     def _guard(self, step: Callable[[], None]) -> None:
         try:
             step()
-        except (sqlite3.Error, OSError, Damaged) as error:
-            self._failed(error)
+        except (sqlite3.Error, OSError, MemoryError, Damaged) as error:
+            if questions.blames_the_disk(error):
+                self._failed(error)
+            else:
+                log.error("journal_step_failed", message=f"A step of the journal's upkeep failed: {error!r}")
 
     def _failed(self, error: Exception) -> None:
         """A step failed: nothing is acknowledged until `_mend` has succeeded."""
@@ -267,7 +282,15 @@ class Writer:
         assert self._damage is not None
         self._store, self._recovery = rebuild(self._space.directory, self._damage)
         self._damage = None
+        self._resolve()
+
+    def _resolve(self) -> None:
+        """Looks what became of the jobs whose commit failed; what is stored all the same is sent at once."""
         self._counts = self._store.counts()
+        calls, found = self._pending.resolve(lambda ids: self._store.ids(ids.start - 1, ids.stop - 1, len(ids)))
+        self._calls += calls
+        if found:
+            self._calls.append(partial(self._found_stored, found))
 
     def _mend(self, now: float) -> None:
         """Tries whether the disk works again: first for deletions, then for jobs."""
@@ -277,6 +300,7 @@ class Writer:
             if self._damage is not None:
                 self._finish_rebuild()
             self._mending.attempt(self._store)
+            self._resolve()
             lacking = self._mending.disk_lacks(self._store)
         except (sqlite3.Error, OSError, Damaged) as error:
             self._failed(error)
@@ -291,8 +315,10 @@ class Writer:
     def _put_back(self) -> None:
         while self._pending.requeues:
             request = self._pending.requeues[0]
-            put_back = self._store.put_back(request.flagged, request.first, time.time())
+            put_back = questions.put_back(self._store, request.flagged, request.first)
             self._pending.requeues.popleft()
+            if put_back is None:
+                return  # they are asked for again when somebody flags some, or at the next start
             self._requeue_asked = False
             self._counts = self._store.counts()
             self._calls.append(partial(request.done, range(request.first, request.first + put_back)))
@@ -301,7 +327,7 @@ class Writer:
 
     def _look_for_flagged(self) -> None:
         """Asks the event loop for ids for dead letters that are to be put back, some at a time."""
-        flagged = [] if self._requeue_asked else self._store.flagged(RETRY_PAGE)
+        flagged = [] if self._requeue_asked else questions.flagged(self._store)
         if flagged:
             self._requeue_asked = True
             self._found_flagged(flagged)
@@ -309,7 +335,9 @@ class Writer:
     def _answer(self) -> None:
         while self._pending.asks:
             ask = self._pending.asks[0]
-            answer = ask.question(self._store)
+            answer: outcome.Outcome[object] = outcome.capture(ask.question, self._store)
+            if isinstance(answer, outcome.Error) and questions.blames_the_disk(answer.error):
+                raise answer.error
             self._pending.asks.popleft()
             self._counts = self._store.counts()  # a question may have set damaged rows aside
             self._calls.append(partial(ask.answer, answer))

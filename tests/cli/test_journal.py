@@ -135,7 +135,7 @@ async def test_all_of_it_works_beside_a_running_sidecar(tmp_path: Path) -> None:
         await run("verify")
         await run("dead", "retry", DEAD[0])
         await until(lambda: back == [8])
-        assert [row.payload for row in await beside.fetch(back)] == [job(DEAD[0])]
+        assert [row.payload for row in (await beside.fetch(back))[0]] == [job(DEAD[0])]
         await run("dead", "discard", "--all", "--yes")
         await until(lambda: (beside.waiting, beside.dead) == (5, 0))
         assert "5 jobs" in await run("status", "--wait-empty", "--timeout", "0.1", code=1)

@@ -135,7 +135,7 @@ async def read_only(directory: Path) -> None:
         rule(*(f"{call} journal.db fail {errno.EROFS}" for call in ("write", "sync", "truncate")))
         with pytest.raises(Refusal, match="commit failed"):
             await appended(journal, [payload(1)])
-        assert await journal.fetch([1])
+        assert (await journal.fetch([1]))[0]
         rule()
         await until(lambda: journal.fault is None)
         await appended(journal, [payload(2)])
