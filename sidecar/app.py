@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import ssl
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +29,7 @@ from sidecar.intake import Intake
 from sidecar.journal import Journal
 from sidecar.journal.schema import DB_NAME
 from sidecar.linkreport import LinkReport
-from sidecar.logs import FloodLog, FlushLog, get_logger
+from sidecar.logs import DEFECTS, FloodLog, FlushLog, get_logger
 from sidecar.memory import calm_collector, tidy
 from sidecar.metrics import Counts
 from sidecar.ops.facts import Gauge
@@ -39,7 +39,8 @@ from sidecar.producers.connection import Connection, Services
 from sidecar.producers.express import Express
 from sidecar.producers.riders import Lane
 from sidecar.producers.shortcut import Shortcut
-from sidecar.stopping import Drain, asked_to_stop, last_words
+from sidecar.stopping import Drain, asked_or_failed, failed_words, last_words
+from sidecar.supervision import supervised
 from sidecar.tunnel import Tunnels
 from sidecar.upstream.dial import Dialer
 from sidecar.upstream.link import Link
@@ -133,6 +134,23 @@ class Sidecar:
             at_most = self.settings.pipeline_depth * self.settings.batch_max_size + SETTLE_BUFFER
             self.report.after_a_crash(journal.waiting, at_most=at_most)
 
+    @property
+    def failed(self) -> trio.Event:
+        """Set when a part has failed for good, without which no job can be taken: the journal's thread."""
+        return self.journal.failed if self.journal is not None else trio.Event()
+
+    def parts(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """What runs beneath the edges as long as the sidecar does, but for the link."""
+        yield "deadlines", self.deadlines.run
+        yield "forwarder", self.forwarder.run
+        yield "intake", self.intake.run
+        if self.lane is not None:
+            yield "lent connections", self.lane.run
+        yield "side connection", self.side.run
+        yield "summaries", self.summarise
+        yield "pulse", self.pulse.run
+        yield "memory", partial(tidy, lambda: self.batcher.jobs)
+
     def services(self) -> Services:
         """What local connections work with."""
         password = self.settings.listen_password
@@ -173,11 +191,13 @@ class Sidecar:
         while True:
             await trio.sleep(1.0)
             self.floods.tick(trio.current_time())
+            DEFECTS.tick()
 
     def end_logs(self) -> None:
         """Write what is still summed up."""
         self.flush_log.tick(math.inf)
         self.floods.tick(math.inf)
+        DEFECTS.tick(math.inf)
 
 
 async def serve(
@@ -203,24 +223,17 @@ async def serve(
     receiver = trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) if stop is None else nullcontext(_no_signals())
     with receiver as signals:
         async with _storing(journal), trio.open_nursery() as forwarding:
-            forwarding.start_soon(sidecar.deadlines.run)
-            forwarding.start_soon(sidecar.forwarder.run)
-            forwarding.start_soon(sidecar.intake.run)
-            if sidecar.lane is not None:
-                forwarding.start_soon(sidecar.lane.run)
-            forwarding.start_soon(sidecar.side.run)
-            forwarding.start_soon(sidecar.summarise)
-            forwarding.start_soon(sidecar.pulse.run)
-            forwarding.start_soon(tidy, lambda: sidecar.batcher.jobs)
+            for name, part in sidecar.parts():
+                forwarding.start_soon(supervised, name, part)
             async with trio.open_nursery() as edges:
                 edges.start_soon(listener.run)
                 http = await _start_http(sidecar, edges)
                 _say(sidecar, listener.addresses, http)
                 sidecar.gauge.started = True
                 calm_collector()
-                forwarding.start_soon(sidecar.link.run)
+                forwarding.start_soon(supervised, "link", sidecar.link.run)
                 task_status.started(Started(listener.addresses, http))
-                await asked_to_stop(stop, signals)
+                await asked_or_failed(stop, signals, sidecar.failed)
                 sidecar.gauge.draining = True
                 await _drain_or_signal(sidecar, signals)
                 sidecar.pulse.stop()
@@ -229,6 +242,9 @@ async def serve(
     sidecar.end_logs()
     waiting = journal.waiting if journal is not None else 0
     last_words(waiting, max(0, sidecar.intake.owed - waiting) if sidecar.mode is Ack.MEMORY else 0)
+    if sidecar.failed.is_set():
+        failed_words()
+        return 1
     return 0
 
 

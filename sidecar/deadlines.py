@@ -13,6 +13,8 @@ from typing import Protocol
 
 import trio
 
+from sidecar.supervision import guarded
+
 ANSWER_WITHIN = 4.0
 """Seconds from a command's arrival to its reply. Clients give up at 5 s, and some then take a late reply for the next
 command's."""
@@ -73,7 +75,7 @@ class Deadlines:
             while self._heap and (self._heap[0][2].answered or self._heap[0][0] <= trio.current_time()):
                 _, _, owed = heappop(self._heap)
                 if not owed.answered:
-                    owed.expire()
+                    guarded("deadline", owed.expire)
             self._asleep_until = self._heap[0][0] if self._heap else math.inf
             with trio.move_on_at(self._asleep_until):
                 await self._changed.wait()

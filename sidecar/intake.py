@@ -25,6 +25,7 @@ from sidecar.metrics import Counts
 from sidecar.origins import Epoch, Origin
 from sidecar.protocol.jobs import Job
 from sidecar.protocol.replies import OK, error_text
+from sidecar.supervision import guarded
 from sidecar.turns import Done, LentTurn, Turn, Verdicts
 from sidecar.upstream.link import Link
 
@@ -84,8 +85,13 @@ class Intake:
 
     @property
     def owed(self) -> int:
-        """Jobs that were taken and are not settled, those under way to the disk included."""
+        """Jobs that were taken and are not settled, those under way to the disk included.
+
+        Of a journal that has failed nothing is read any more: then those that are only there don't count.
+        """
         self.hear()
+        if self._journal is not None and self._journal.failed.is_set():
+            return self._forwarder.unsettled - self._forwarder.backlog
         return self._forwarder.unsettled + self._uncommitted
 
     def refusal_reason(self) -> str | None:
@@ -326,7 +332,7 @@ class Ticket:
     def _answer(self) -> None:
         self.answered = True
         self.entries = []  # they refer to this ticket: without the circle the collector has nothing to do
-        self._done(None if all(reply == OK for reply in self._replies) else self._replies)
+        guarded("answer", self._done, None if all(reply == OK for reply in self._replies) else self._replies)
 
     def expire(self) -> None:
         """The time is over: what is not sent is taken back, what is sent is in doubt."""

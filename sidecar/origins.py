@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from sidecar.supervision import guarded
+
 if TYPE_CHECKING:
     from sidecar.batching import Entry
 
@@ -77,7 +79,7 @@ class Epoch:
         while epoch is not None and epoch.passed:
             waiting, epoch._waiting = epoch._waiting, []
             for then in waiting:
-                then()
+                guarded("barrier", then)
             following = epoch.following
             if following is not None:
                 following.previous = None

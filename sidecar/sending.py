@@ -13,6 +13,7 @@ from sidecar.errors import StartError
 from sidecar.journal import Journal
 from sidecar.journal.schema import DB_NAME
 from sidecar.logs import get_logger
+from sidecar.supervision import supervised
 
 GIVE_UP_AFTER = 30.0
 """Seconds without a link after which what is left stays for another time."""
@@ -50,8 +51,9 @@ async def _send(settings: Settings) -> int:
     async with trio.open_nursery() as storing:
         await storing.start(journal.run)
         async with trio.open_nursery() as forwarding:
-            for part in (sidecar.deadlines, sidecar.forwarder, sidecar.link):
-                forwarding.start_soon(part.run)
+            forwarding.start_soon(supervised, "deadlines", sidecar.deadlines.run)
+            forwarding.start_soon(supervised, "forwarder", sidecar.forwarder.run)
+            forwarding.start_soon(supervised, "link", sidecar.link.run)
             await _until_empty_or_pointless(sidecar, journal)
             forwarding.cancel_scope.cancel()
         storing.cancel_scope.cancel()
@@ -73,7 +75,7 @@ async def _until_empty_or_pointless(sidecar: Sidecar, journal: Journal) -> None:
 
         nursery.start_soon(asked)
         up = trio.current_time()
-        while journal.waiting and trio.current_time() - up < GIVE_UP_AFTER:
+        while journal.waiting and not journal.failed.is_set() and trio.current_time() - up < GIVE_UP_AFTER:
             if sidecar.link.pipe is not None:
                 up = trio.current_time()
             await trio.sleep(STEP)

@@ -38,6 +38,29 @@ async def asked_to_stop(stop: trio.Event | None, signals: AsyncIterator[int]) ->
         return
 
 
+async def asked_or_failed(stop: trio.Event | None, signals: AsyncIterator[int], failed: trio.Event) -> None:
+    """As `asked_to_stop`, and when a part has failed without which nothing can be taken any more.
+
+    With a caller's event only that counts: the command of `run` is refused its jobs and ends by itself.
+    """
+    async with trio.open_nursery() as nursery:
+
+        async def wait_for_failure() -> None:
+            await failed.wait()
+            if stop is None:
+                nursery.cancel_scope.cancel()
+
+        nursery.start_soon(wait_for_failure)
+        await asked_to_stop(stop, signals)
+        nursery.cancel_scope.cancel()
+
+
+def failed_words() -> None:
+    """Say that it ended by itself, and by what."""
+    message = "Stopped by a defect in the journal (the log's record `defect` has the place): start the sidecar again"
+    log.error("stopped_by_defect", message=message)
+
+
 @dataclass(frozen=True, slots=True)
 class Drain:
     """Finishes acknowledged work before the exit.

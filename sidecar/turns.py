@@ -12,6 +12,7 @@ from sidecar.errors import Refusal
 from sidecar.journal import Journal
 from sidecar.origins import Epoch
 from sidecar.protocol.jobs import Job
+from sidecar.supervision import guarded
 
 Verdicts = list[bytes] | Refusal | None
 """What became of some jobs: None, all were accepted; a refusal, none was taken; else the raw reply of each."""
@@ -79,7 +80,7 @@ class Turn:
         self._taker.watch(self, since=self.since)
 
     def _committed(self, refusal: Refusal | None) -> None:
-        self._taker.stored(self, refusal)
+        guarded("intake", self._taker.stored, self, refusal)  # what became of the jobs is true all the same
         self._answer(refusal)
         self.parts = []  # the deadlines may still refer to this turn, and need not keep its jobs
 
@@ -87,7 +88,7 @@ class Turn:
         if not self.answered:
             self.answered = True
             for _, _, done, _ in self.parts:
-                done(refusal)
+                guarded("answer", done, refusal)
 
     def expire(self) -> None:
         """The disk takes longer than a producer waits."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import pytest
 import trustme
 
+from sidecar.logs import defects
 from tests.real import parts
 from tests.real.faktory_server import Certificate, RealFaktory
 from tests.real.polling import wait_for
@@ -137,6 +138,20 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def manifest_checker() -> Path:
     """Our program that reads deployment files with the code of those who will read them."""
     return require("manifest-checker")
+
+
+@pytest.fixture
+def defects_expected() -> None:
+    """For a test that makes our own code fail."""
+
+
+@pytest.fixture(autouse=True)
+def _no_defects(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A mistake in a callback ends nobody else, in tests neither; so they ask whether there was one."""
+    before = dict(defects())
+    yield
+    if "defects_expected" not in request.fixturenames:
+        assert dict(defects()) == before
 
 
 class FaktoryFactory(Protocol):

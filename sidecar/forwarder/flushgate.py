@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sidecar.batching import Entry, Place
+from sidecar.supervision import guarded
 
 Admit = Callable[[Sequence[Entry], bool], None]
 
@@ -57,7 +58,7 @@ class FlushGate:
         while self._waiting and unsettled <= self._jobs:
             waiting, self._waiting = self._waiting, []
             for then in waiting:
-                then()
+                guarded("barrier", then)
             self._open()
 
     def _open(self) -> None:

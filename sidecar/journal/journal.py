@@ -26,7 +26,8 @@ from sidecar.journal.space import RESERVE_NAME, ROW_OVERHEAD, Space, bound_of
 from sidecar.journal.store import Store
 from sidecar.journal.volume import file_system, what_is_lost
 from sidecar.journal.writer import Writer
-from sidecar.logs import get_logger
+from sidecar.logs import defect, get_logger
+from sidecar.supervision import guarded
 
 log = get_logger()
 
@@ -55,6 +56,7 @@ class Journal:
         requeued: called with the ids of dead letters that became jobs again (they are stored by then).
         recovered: called with the ids of jobs that are stored and that nobody knew of any more.
         set_aside: called with the ids of stored jobs that turned out to be damaged and left the journal.
+        failed: set when a defect has ended the thread: no job is stored or read any more, only deleted.
         on_commit: called with the jobs a transaction added and the seconds it took.
     """
 
@@ -90,7 +92,7 @@ class Journal:
         self._hearing = False
         self._closed = False
         self._ended = trio.Event()
-        self._crash: BaseException | None = None
+        self.failed = trio.Event()
 
     @classmethod
     def open(cls, directory: Path, *, upstream: str, max_bytes: int, adopt: bool = False) -> Journal:
@@ -140,7 +142,7 @@ class Journal:
             return "the journal is closed"
         if (busy := self.busy_for) > STALLED:
             return f"disk stalled: the journal's disk has not answered for {busy:.0f} s"
-        return self._writer.fault
+        return self._writer.fault or ("the journal has failed by a defect" if self.failed.is_set() else None)
 
     @property
     def inlet(self) -> Inlet:
@@ -176,7 +178,7 @@ class Journal:
         thread.start()
         task_status.started()
         try:
-            await self._ended.wait()
+            await trio.sleep_forever()
         finally:
             self._closed = True
             self._writer.put(Stop())
@@ -186,15 +188,15 @@ class Journal:
             self.hear()
             self._writer.inlet.close()
             self._lock.release(clean=self._writer.clean)
-        if self._crash is not None:
-            raise self._crash
 
     def _work(self) -> None:
+        assert self._token is not None
         try:
             self._writer.run()
         except BaseException as error:
-            self._crash = error
-        assert self._token is not None
+            defect("journal", error, "no job is taken any more, what memory holds is delivered, and the sidecar ends")
+            self._token.run_sync_soon(self.failed.set)
+            guarded("journal", self._writer.run_out)
         self._token.run_sync_soon(self._ended.set)
 
     # what the intake and the forwarder ask
@@ -209,7 +211,7 @@ class Journal:
         Returns:
             the id of the first; the others follow without a gap. Ids rise in the order of the calls.
         """
-        if self._closed:
+        if self._closed or self.failed.is_set():
             done(Refusal("not sent: the journal is closed", retry=True))
             return self._next
         return self._append(payloads, origins, done, None)
@@ -331,7 +333,7 @@ class Journal:
         self._hearing = True
         try:
             while self._told:
-                self._hear(self._told.popleft())
+                guarded("news of the journal", self._hear, self._told.popleft())
         finally:
             self._hearing = False
 
@@ -343,7 +345,7 @@ class Journal:
         if news.recovery is not None:
             self.recovery = news.recovery
         for call in news.calls:
-            call()
+            guarded("answer of the journal", call)
         if news.seconds and self.on_commit is not None:
             self.on_commit(news.jobs, news.seconds)
 

@@ -81,6 +81,7 @@ class Writer:
         self._calls: list[Callable[[], None]] = []
         self._counts = store.counts()
         self._oldest: float | None = None
+        self._ended: str | None = None
         self._broken: str | None = None
         self._full: str | None = None
         self._mending = Mending(space)
@@ -98,7 +99,7 @@ class Writer:
     @property
     def fault(self) -> str | None:
         """Why jobs aren't accepted."""
-        return self._broken or self._full
+        return self._ended or self._broken or self._full
 
     def put(self, request: Request) -> None:
         """Queues a request; they are looked at in this order."""
@@ -124,6 +125,19 @@ class Writer:
                 self._guard(partial(self._upkeep, now))
             if now >= self._call_by:
                 self._call_loop()
+        self._close()
+
+    def run_out(self) -> None:
+        """After a defect in `run`: refuses jobs and deletes those that upstream has, until told to stop."""
+        self._ended = "the journal has failed by a defect, and the sidecar ends; start it again"
+        while not self._finished():
+            self.busy_since = None
+            self._upkeep_at = time.monotonic() + UPKEEP_EVERY  # there is none any more
+            self._collect()
+            self._calls += self._pending.refuse(self._ended, math.inf)
+            if self._broken is None and self._pending.unwritten:
+                self._commit()
+            self._say()
         self._close()
 
     # what to do next
@@ -196,6 +210,9 @@ class Writer:
             self._pending.undo(group, doubtful=not is_undone(error))
             self._failed(error)
             return
+        except BaseException:
+            self._pending.undo(group, doubtful=True)
+            raise
         ended = time.monotonic()
         self.busy_since = self.clock()  # the disk has answered
         self._account(group.jobs, removed, group.change)

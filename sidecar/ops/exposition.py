@@ -18,7 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from sidecar import __version__
-from sidecar.logs import lost_lines
+from sidecar.logs import defects, lost_lines
 from sidecar.metrics import REASONS, Counts, Distribution
 from sidecar.ops.facts import Facts, Gauge
 from sidecar.ops.findings import Condition, findings
@@ -146,6 +146,10 @@ def _journal(facts: Facts, counts: Counts) -> Iterator[Metric]:
 
 def _process(counts: Counts) -> Iterator[Metric]:
     yield _histogram("event_loop_lag_seconds", "How late the event loop was, once a second.", counts.loop_lag)
+    failed = CounterMetricFamily(f"{PREFIX}_defects", "Mistakes of ours that came to light.", labels=["where"])
+    for where, times in sorted(defects().items()):
+        failed.add_metric([where], times)
+    yield failed
     yield _counter("log_lines_lost", "Log lines that could not be written.", lost_lines())
 
 

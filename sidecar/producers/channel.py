@@ -206,8 +206,10 @@ class PlainChannel:
                         continue
                     data = data[sent:]
                     self._outgoing.sent(sent)
-        except (OSError, trio.ClosedResourceError):
+        except BaseException as error:
             self._give_up()
+            if not isinstance(error, OSError | trio.ClosedResourceError):
+                raise
 
     def _give_up(self) -> None:
         """Nothing can be sent any more; what the peer has sent may still be read to its end."""
@@ -277,10 +279,12 @@ class TlsChannel:
                 data = self._outgoing.take()
                 await self._stream.send_all(data)
                 self._outgoing.sent(len(data))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except BaseException as error:
             self._closed = True
             self._outgoing.take()
             self._outgoing.sent(self._outgoing.size)
+            if not isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
+                raise
         finally:
             self._sending = False
 

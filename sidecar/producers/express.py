@@ -21,6 +21,7 @@ from sidecar.errors import Refusal
 from sidecar.intake import Intake
 from sidecar.journal import Journal
 from sidecar.journal.inlet import Source
+from sidecar.logs import defect
 from sidecar.origins import Origin
 from sidecar.producers.channel import Loan, PlainChannel
 from sidecar.producers.replies import ReplyQueue, Slot
@@ -66,7 +67,7 @@ class Express:
         """Take the connections back whenever the disk stalls, until cancelled."""
         while True:
             await trio.sleep(LOOK_EVERY)
-            if self.journal.busy_for > STALLED:
+            if self.journal.busy_for > STALLED or self.journal.failed.is_set():
                 self._take_back()
 
     def _take_back(self) -> None:
@@ -80,10 +81,19 @@ class Express:
             cast(LentRider, rider).get_off(since)
 
     def _read(self, ready: Sequence[Source]) -> None:
-        """On the thread: what these have sent."""
+        """On the thread: what these have sent. A defect here ends their connections and nothing else."""
         if self._unseen() > LOOK_EVERY + STALLED:
             time.sleep(PAUSE)  # after a freeze the event loop looks first whom it is too late to answer
             return
+        try:
+            self._take(ready)
+        except Exception as error:
+            defect("connection", error, "what came together is closed")
+            for rider in cast("Sequence[LentRider]", ready):
+                if self.journal.inlet.unwatch(rider):
+                    self.journal.tell(partial(rider.hand_back, b""))
+
+    def _take(self, ready: Sequence[Source]) -> None:
         turn: LentTurn | None = None
         clock = time.time()
         takes = self.journal.takes

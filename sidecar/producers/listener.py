@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import trio
 
 from sidecar.config import Bind, host_port
 from sidecar.errors import StartError
-from sidecar.logs import get_logger
-from sidecar.producers.channel import Channel, PlainChannel, TlsChannel
+from sidecar.logs import defect
+from sidecar.producers.channel import Channel, PlainChannel, Spawn, TlsChannel
 from sidecar.producers.connection import Connection, Services
 from sidecar.producers.greeting import HANDSHAKE_WITHIN
+from sidecar.supervision import contained, supervised
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: clients dial with a limit of 1 s, in bursts."""
@@ -23,8 +25,6 @@ OUT_OF_FILES_PAUSE = 0.1
 """Seconds without accepting after the process ran out of file descriptors."""
 LAST_REPLY_WITHIN = 1.0
 """Seconds that a client has to take the last reply before its connection is closed; with TLS it isn't sent at once."""
-
-log = get_logger()
 
 Endpoint = socket.socket
 """A listening socket."""
@@ -56,7 +56,7 @@ class Listener:
         try:
             async with trio.open_nursery() as nursery:
                 for sock in self._sockets:
-                    nursery.start_soon(self._accept, sock, nursery)
+                    nursery.start_soon(supervised, "accept", partial(self._accept, sock, nursery))
         finally:
             for sock in self._sockets:
                 sock.close()
@@ -85,26 +85,28 @@ class Listener:
     async def _serve(self, sock: socket.socket, peer: str, nursery: trio.Nursery) -> None:
         """One connection; whatever goes wrong in it ends it alone."""
         channel: Channel | None = None
+
+        def spawn(work: Callable[[], Awaitable[None]]) -> None:
+            nursery.start_soon(contained, "connection", work)
+
         try:
             if self._tls is None:
-                channel = PlainChannel(sock, nursery.start_soon)
+                channel = PlainChannel(sock, spawn)
             else:
-                channel = await self._start_tls(sock, self._tls, nursery, peer)
+                channel = await self._start_tls(sock, self._tls, spawn, peer)
             if channel is not None:
                 await Connection(channel, self._services, peer).run()
                 with trio.move_on_after(LAST_REPLY_WITHIN):
                     await channel.flushed()
-        except Exception as error:
-            log.exception("connection_failed", message=f"A defect ended a local connection: {error!r}", peer=peer)
+        except* Exception as group:
+            defect("connection", group, f"that of {peer} is closed")
         finally:
             if channel is not None:
                 channel.close()
             else:
                 sock.close()
 
-    async def _start_tls(
-        self, sock: socket.socket, context: ssl.SSLContext, nursery: trio.Nursery, peer: str
-    ) -> Channel | None:
+    async def _start_tls(self, sock: socket.socket, context: ssl.SSLContext, spawn: Spawn, peer: str) -> Channel | None:
         """The TLS side of a new connection; None when the client doesn't come to an end with it."""
         stream = trio.SSLStream(
             trio.SocketStream(trio.socket.from_stdlib_socket(sock)), context, server_side=True, https_compatible=True
@@ -119,7 +121,7 @@ class Listener:
             if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
                 self._report_no_tls(peer, (cause.reason or str(cause)).lower().replace("_", " "))
         else:
-            return TlsChannel(stream, nursery.start_soon)
+            return TlsChannel(stream, spawn)
         return None
 
     def _report_no_tls(self, peer: str, why: str) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 
 import trio
 
+from sidecar.logs import defect
 from sidecar.producers.channel import Channel, Loan
 
 
@@ -24,7 +25,11 @@ class Slot:
     def fill(self, data: bytes) -> None:
         """The reply is known; it leaves as soon as all before it have left."""
         self.data = data
-        self.queue.filled(self)
+        try:
+            self.queue.filled(self)
+        except Exception as error:  # what is owed on this connection can't be told apart any more
+            defect("reply to a client", error, "its connection is closed")
+            self.queue.give_up()
 
 
 class ReplyQueue:
@@ -53,7 +58,7 @@ class ReplyQueue:
     def filled(self, slot: Slot) -> None:
         """Send what has become sendable."""
         slots = self._slots
-        if slots[0] is not slot:
+        if not slots or slots[0] is not slot:
             return
         if slot.loan is not None and slot.data is not None:
             self._channel.take_back(slot.loan, slot.data)
@@ -66,6 +71,15 @@ class ReplyQueue:
         if self._changed is not None:
             self._changed.set()
             self._changed = None
+
+    def give_up(self) -> None:
+        """Nothing is owed any more, and the connection ends: better no reply than another command's."""
+        self._slots.clear()
+        self.owed = 0
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+        self._channel.close()
 
     async def at_most(self, owed: int) -> None:
         """Wait until no more than `owed` replies are owed."""

@@ -16,7 +16,7 @@ import trio
 
 from sidecar.errors import Refusal
 from sidecar.intake import Intake
-from sidecar.logs import get_logger
+from sidecar.logs import defect
 from sidecar.origins import Origin
 from sidecar.producers.channel import PlainChannel
 from sidecar.producers.replies import ReplyQueue
@@ -24,8 +24,6 @@ from sidecar.producers.riders import MOST_BYTES, Rider, certain, rotated
 from sidecar.protocol.pushes import STAMP_STEP
 from sidecar.protocol.replies import OK
 from sidecar.turns import Verdicts
-
-log = get_logger()
 
 
 class Shortcut:
@@ -86,7 +84,7 @@ class Shortcut:
             try:
                 self._intake.submit(jobs, rider.origin, partial(_answer, rider.channel, len(jobs)))
             except Exception as error:
-                log.exception("connection_failed", message=f"A defect ended a local connection: {error!r}")
+                defect("connection", error, "it is closed")
                 self.unwatch(rider)
                 rider.hand_back(b"")
             clock += len(jobs) * STAMP_STEP

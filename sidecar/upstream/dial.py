@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import trio
 
 from sidecar.config import UpstreamAddress, upstream_context
+from sidecar.logs import defect, described
 from sidecar.protocol.handshake import Greeting, hello_line
 from sidecar.protocol.replies import OK, ProtocolError, ReplyReader, error_text
 
@@ -100,14 +101,20 @@ class Dialer:
                 connection is made anew by then: nothing was said on it.
 
         Raises:
-            DialError: with the phase that failed.
+            DialError: with the phase that failed; nothing else, whatever happens.
         """
-        while True:
-            connected = await self._dial(hello or self.own_hello, turn)
-            if connected is not None:
-                return connected
-            if turn is not None:
-                await turn.wait()
+        try:
+            while True:
+                connected = await self._dial(hello or self.own_hello, turn)
+                if connected is not None:
+                    return connected
+                if turn is not None:
+                    await turn.wait()
+        except DialError:
+            raise
+        except Exception as error:
+            defect("dial", error, "it is tried again")
+            raise DialError("connect", f"a defect, {described(error)}") from error
 
     async def _dial(self, hello: HelloFor, turn: trio.Event | None) -> Connected | None:
         """One connection; None when it had to wait for too long with its greeting."""
@@ -161,6 +168,11 @@ class Dialer:
             raise DialError("connect", f"no connection within {CONNECT_TIMEOUT:.0f} s") from None
         except OSError as error:
             raise DialError("connect", _reason(error)) from error
+        except (RuntimeError, MemoryError) as error:  # by `threading`, which has no type of its own for it
+            if isinstance(error, RuntimeError) and "start new thread" not in str(error):
+                raise
+            lacking = "no thread can be started for the name's look-up (limit of processes or of memory)"
+            raise DialError("connect", lacking) from error
         except UnicodeError as error:
             raise DialError("connect", f"name not found ({self.address.host} can't be a host's name)") from error
 

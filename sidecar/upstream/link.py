@@ -13,7 +13,9 @@ from collections.abc import Callable
 import msgspec
 import trio
 
+from sidecar.logs import defect, described
 from sidecar.protocol.replies import ProtocolError, bulk_body, error_text
+from sidecar.supervision import guarded
 from sidecar.upstream.dial import Connected, Dialer, DialError
 from sidecar.upstream.pipe import Pipe, PipeLost
 
@@ -68,7 +70,7 @@ class Link:
             delay *= self._jitter.uniform(0.75, 1.25)
             self.down_reason = reason
             self.retry_in = delay
-            self._changed()
+            guarded("link", self._changed)
 
     async def _one_connection(self) -> tuple[str, float]:
         """Dial and carry one connection to its end; returns why it ended, and how many seconds it stood."""
@@ -87,6 +89,9 @@ class Link:
         except* PipeLost as group:
             if self._farewell is None:
                 self._farewell = _words(group)
+        except* Exception as group:
+            defect("link", group, "it is made again")
+            self._farewell = f"a defect, {described(group)}"
         finally:
             self.pipe = None
             self._scope = None
@@ -106,7 +111,7 @@ class Link:
             self.pipe = pipe
             self.down_reason = None
             self.connects += 1
-            self._changed()
+            guarded("link", self._changed)
 
         pipe.send(b"INFO\r\n", answered)
         await pipe.run()

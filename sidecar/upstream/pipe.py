@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 import trio
 
+from sidecar.logs import defect, described
 from sidecar.protocol.replies import ProtocolError
+from sidecar.supervision import guarded
 from sidecar.upstream.dial import RECEIVE_BYTES, Connected
 
 OnReply = Callable[[bytes | None], None]
@@ -91,7 +93,7 @@ class Pipe:
         """Carry bytes until the connection ends; then every command that is owed a reply is told None.
 
         Raises:
-            PipeLost: always, unless cancelled.
+            PipeLost: always and nothing else, unless cancelled.
         """
         reason = "closed"
         try:
@@ -100,6 +102,9 @@ class Pipe:
                 await self._receive_loop()
         except* PipeLost as group:
             reason = str(_first(group))
+        except* Exception as group:
+            defect("connection to Faktory", group, "it is given up")
+            reason = f"a defect, {described(group)}"
         finally:
             await self._end(reason)
         raise PipeLost(reason)
@@ -138,7 +143,7 @@ class Pipe:
             self.owed_since = trio.current_time()
         for reply in replies:
             if self._owed:
-                self._owed.popleft()[0](reply)
+                guarded("reply", self._owed.popleft()[0], reply)
             elif self._unasked is not None:
                 self._unasked(reply)
             else:
@@ -147,7 +152,7 @@ class Pipe:
     async def _end(self, reason: str) -> None:
         self._lost = reason
         while self._owed:
-            self._owed.popleft()[0](None)
+            guarded("reply", self._owed.popleft()[0], None)
         await trio.aclose_forcefully(self._stream)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -69,15 +70,21 @@ class SideConnection:
             except DialError as error:
                 self._refuse_waiting(f"not sent: Faktory can't be reached ({error.phase}: {error.detail})")
                 continue
-            self._pipe = Pipe(connected, unasked=self._unasked)
+            with suppress(PipeLost):
+                await self._carry(Pipe(connected, unasked=self._unasked))
+
+    async def _carry(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        try:
             for passed in _drained(self._waiting):
-                self._put(self._pipe, passed)
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._watch, self._pipe)
-                    nursery.start_soon(self._pipe.run)
-            except* PipeLost:
-                self._pipe = None
+                self._put(pipe, passed)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch, pipe)
+                nursery.start_soon(pipe.run)
+        except* PipeLost:
+            pass
+        finally:
+            self._pipe = None
 
     def _put(self, pipe: Pipe, passed: Passed) -> None:
         if passed.dropped:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sidecar.logs import get_logger
+from sidecar.logs import defect, get_logger
 from sidecar.web.bounds import Bodies, Gone, answer_early, replay
 from sidecar.web.problems import Problem
 
@@ -66,8 +66,8 @@ class Edge:
             await answer_early(problem, scope, receive, send)
         except Gone:
             _log.debug("http_client_gone", message="An HTTP client left in the middle of its request")
-        except Exception:
-            _log_failure(scope)
+        except Exception as error:
+            _log_failure(scope, error)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request and read its body, then have it answered.
@@ -104,14 +104,14 @@ class Edge:
         except Problem as problem:
             response = problem.response()
         except Exception as error:
-            _log_failure(scope)
+            _log_failure(scope, error)
             response = await on_error(request, error)
         await response(scope, receive, send)
 
 
-def _log_failure(scope: Scope) -> None:
-    """The exception that is being handled, which only a mistake of ours can be."""
-    _log.exception("http_request_failed", message=f"The answer to {scope['method']} {scope['path']} failed")
+def _log_failure(scope: Scope, error: Exception) -> None:
+    """Say what only a mistake of ours can be."""
+    defect("HTTP request", error, f"{scope['method']} {scope['path']} has no answer")
 
 
 async def on_problem(_request: Request, error: Exception) -> Response:

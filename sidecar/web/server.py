@@ -11,6 +11,7 @@ import errno
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import h11
@@ -26,7 +27,8 @@ from hypercorn.typing import ConnectionState
 
 from sidecar.config import Bind, host_port
 from sidecar.errors import StartError
-from sidecar.logs import get_logger
+from sidecar.logs import defect
+from sidecar.supervision import supervised
 from sidecar.web.bounds import GRACE_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, MAX_HEAD, WRITE_SECONDS
 from sidecar.web.problems import MEDIA_TYPE, Problem
 
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
 
 BACKLOG: Final = 1024  # connections that wait to be accepted; a burst of short-lived clients must not be refused
 MAX_REQUESTS: Final = 10**9  # of one connection: no bound (Hypercorn's is 1,000)
-
-_log = get_logger()
 
 
 class Listener:
@@ -149,16 +149,19 @@ class _Worker:
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
-                        accepting.start_soon(self._accept, listener, connections)
+                        accepting.start_soon(supervised, "accept", partial(self._accept, listener, connections))
                     task_status.started()
                     await stop.wait()
                     accepting.cancel_scope.cancel()
+                for listener in listeners:
+                    listener.socket.close()
                 await self._context.terminated.set()  # ends the idle connections
                 await self._finish()
                 connections.cancel_scope.cancel()
 
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
-        accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener.socket))
+        # a socket of its own: trio closes it when its loop ends, by a defect too
+        accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener.socket.dup()))
 
         async def handle(stream: trio.SocketStream) -> None:
             await self._connection(listener.application, stream)
@@ -182,8 +185,8 @@ class _Worker:
         self._clients.add(client)
         try:
             await _Connection(application, self._config, self._context, client).run()
-        except Exception:
-            _log.exception("http_connection_failed", message="An HTTP connection failed")
+        except* Exception as group:
+            defect("HTTP connection", group, "it is closed")
         finally:
             client.abort()
             self._clients.discard(client)

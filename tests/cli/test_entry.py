@@ -109,6 +109,7 @@ def test_an_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("defects_expected")
 def test_a_bug_is_told_by_its_place_and_not_by_its_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ from sidecar.producers import Listener
 from sidecar.producers.express import Express
 from sidecar.producers.shortcut import Shortcut
 from sidecar.protocol.replies import ReplyReader
+from sidecar.supervision import supervised
 
 OK = b"+OK\r\n"
 HELLO = b'HELLO {"v":2}\r\n'
@@ -116,12 +117,11 @@ async def sidecar(upstream: str, directory: Path, *, link: bool = True, **settin
         if journal is not None:
             await storing.start(journal.run)
         async with trio.open_nursery() as nursery:
-            for task in (parts.deadlines.run, parts.forwarder.run, parts.intake.run, parts.side.run, listener.run):
-                nursery.start_soon(task)
-            if parts.lane is not None:
-                nursery.start_soon(parts.lane.run)
+            nursery.start_soon(listener.run)
+            for name, part in parts.parts():
+                nursery.start_soon(supervised, name, part)
             if link:
-                nursery.start_soon(parts.link.run)
+                nursery.start_soon(supervised, "link", parts.link.run)
             yield Running(parts, int(listener.addresses[0].rpartition(":")[2]))
             nursery.cancel_scope.cancel()
         storing.cancel_scope.cancel()

@@ -152,6 +152,7 @@ async def test_nothing_is_lent_where_the_reply_is_faktorys(tmp_path: Path) -> No
         assert running.inner.lane is None
 
 
+@pytest.mark.usefixtures("defects_expected")
 async def test_a_defect_ends_one_connection_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with faktory() as server, sidecar(server.url, tmp_path, SIDECAR_ACK="memory") as running:
         unlucky, other = await rider(running, "unlucky"), await rider(running, "beside-it")

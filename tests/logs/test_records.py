@@ -173,6 +173,7 @@ def test_whatever_a_record_holds_it_is_one_line_of_utf8_and_harms_nobody(
         record["message"].encode()
 
 
+@pytest.mark.usefixtures("defects_expected")
 def test_a_defect_tells_its_type_and_place_and_keeps_its_words_to_itself() -> None:
     sink = configured(LogLevel.INFO, LogFormat.JSON)
     before = logs.defects().get("somewhere", 0)

@@ -144,6 +144,7 @@ async def test_a_stop_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) ->
         await client.aclose()
 
 
+@pytest.mark.usefixtures("defects_expected")
 async def test_an_exception_in_a_connection_ends_only_that_connection(
     port: int, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
