@@ -29,7 +29,7 @@ from sidecar.intake import Intake
 from sidecar.journal import Journal
 from sidecar.journal.schema import DB_NAME
 from sidecar.linkreport import LinkReport
-from sidecar.logs import DEFECTS, FloodLog, FlushLog, get_logger
+from sidecar.logs import DEFECTS, FloodLog, FlushLog, defect, get_logger
 from sidecar.memory import calm_collector, tidy
 from sidecar.metrics import Counts
 from sidecar.ops.facts import Gauge
@@ -173,7 +173,7 @@ class Sidecar:
         """The process has been frozen, or its event loop held up; nothing was read since."""
         if seconds < ANSWER_WITHIN:
             return
-        late = sum([connection.too_late() for connection in connections])
+        late = sum([_too_late(connection) for connection in connections])
         log.warning(
             "frozen",
             message=f"Nothing ran here for {seconds:.1f} s (frozen, or out of processor time): {late:,} clients have "
@@ -198,6 +198,14 @@ class Sidecar:
         self.flush_log.tick(math.inf)
         self.floods.tick(math.inf)
         DEFECTS.tick(math.inf)
+
+
+def _too_late(connection: Connection) -> bool:
+    try:
+        return connection.too_late()
+    except Exception as error:  # it would end the event loop
+        defect("freeze", error, "a client that has waited may be answered late")
+        return False
 
 
 async def serve(
