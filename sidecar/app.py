@@ -7,10 +7,9 @@ that an edge took finds everything below it still there.
 from __future__ import annotations
 
 import math
-import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -39,7 +38,8 @@ from sidecar.producers.connection import Connection, Services
 from sidecar.producers.express import Express
 from sidecar.producers.riders import Lane
 from sidecar.producers.shortcut import Shortcut
-from sidecar.stopping import Drain, asked_or_failed, failed_words, last_words
+from sidecar.signals import INBOX
+from sidecar.stopping import Drain, Stop, failed_words, last_words
 from sidecar.supervision import supervised
 from sidecar.tunnel import Tunnels
 from sidecar.upstream.dial import Dialer
@@ -122,9 +122,7 @@ class Sidecar:
             self.counts,
             self.pulse,
         )
-        self.drain = Drain(
-            settings, self.intake, self.link, self.counts, self.forwarder.hurry, stored=self.mode is Ack.DISK
-        )
+        self.drain = Drain(settings, self.intake, self.link, self.forwarder, self.counts, stored=self.mode is Ack.DISK)
 
     def _take_over(self, journal: Journal) -> None:
         """Count what the journal does, and say what an earlier run's crash left in doubt."""
@@ -211,13 +209,13 @@ def _too_late(connection: Connection) -> bool:
 async def serve(
     settings: Settings,
     *,
-    stop: trio.Event | None = None,
+    stop: Stop | None = None,
     task_status: trio.TaskStatus[Started] = trio.TASK_STATUS_IGNORED,
 ) -> int:
     """Run a sidecar until it is asked to stop and has drained.
 
     Args:
-        stop: asks for the stop; without it SIGTERM and SIGINT do, and a second one stops at once.
+        stop: asks for the end; without it signals do.
 
     Returns:
         the process's exit code.
@@ -228,51 +226,64 @@ async def serve(
     journal = await _open_journal(settings)
     sidecar = Sidecar(settings, journal)
     listener = Listener(settings.listen, sidecar.services(), tls=_listen_tls(settings))
-    receiver = trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) if stop is None else nullcontext(_no_signals())
-    with receiver as signals:
-        async with _storing(journal), trio.open_nursery() as forwarding:
-            for name, part in sidecar.parts():
-                forwarding.start_soon(supervised, name, part)
-            async with trio.open_nursery() as edges:
-                edges.start_soon(listener.run)
-                http = await _start_http(sidecar, edges)
-                _say(sidecar, listener.addresses, http)
-                sidecar.gauge.started = True
-                calm_collector()
-                forwarding.start_soon(supervised, "link", sidecar.link.run)
-                task_status.started(Started(listener.addresses, http))
-                await asked_or_failed(stop, signals, sidecar.failed)
-                sidecar.gauge.draining = True
-                await _drain_or_signal(sidecar, signals)
-                sidecar.pulse.stop()
-                edges.cancel_scope.cancel()
-            forwarding.cancel_scope.cancel()
+    async with _stopping(stop, sidecar.failed) as stop, _storing(journal), trio.open_nursery() as forwarding:
+        for name, part in sidecar.parts():
+            forwarding.start_soon(supervised, name, part)
+        async with trio.open_nursery() as edges:
+            edges.start_soon(listener.run)
+            http = await _start_http(sidecar, edges)
+            _say(sidecar, listener.addresses, http)
+            sidecar.gauge.started = True
+            calm_collector()
+            forwarding.start_soon(supervised, "link", sidecar.link.run)
+            task_status.started(Started(listener.addresses, http))
+            await stop.asked.wait()
+            sidecar.gauge.draining = True
+            await _drain(sidecar, stop)
+            sidecar.pulse.stop()
+            edges.cancel_scope.cancel()
+        forwarding.cancel_scope.cancel()
     sidecar.end_logs()
-    waiting = journal.waiting if journal is not None else 0
-    last_words(waiting, max(0, sidecar.intake.owed - waiting) if sidecar.mode is Ack.MEMORY else 0)
+    code = last_words(journal.waiting if journal is not None else 0, sidecar.forwarder.left())
     if sidecar.failed.is_set():
         failed_words()
-        return 1
-    return 0
+        return code or 1
+    return code
 
 
-async def _drain_or_signal(sidecar: Sidecar, signals: AsyncIterator[int]) -> None:
-    """Drain; another signal ends it."""
+async def _drain(sidecar: Sidecar, stop: Stop) -> None:
+    """Drain, as long as nobody insists on the end; then what has no reply yet is in doubt, and who waits is told."""
     async with trio.open_nursery() as nursery:
 
-        async def second_signal() -> None:
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
-                return
+        async def insisted() -> None:
+            await stop.insisted.wait()
+            nursery.cancel_scope.cancel()
 
-        nursery.start_soon(second_signal)
+        nursery.start_soon(insisted)
         await sidecar.drain.run()
         nursery.cancel_scope.cancel()
+    sidecar.intake.stop_taking()
+    await sidecar.link.close()
+    sidecar.forwarder.link_changed()
+    sidecar.deadlines.expire_all()
 
 
-async def _no_signals() -> AsyncIterator[int]:
-    await trio.sleep_forever()
-    yield 0  # pragma: no cover - it sleeps for ever
+@asynccontextmanager
+async def _stopping(stop: Stop | None, failed: trio.Event) -> AsyncIterator[Stop]:
+    """What asks for the end: what is given, or else signals, and a failure without which nothing can be taken any more.
+
+    The command of `run` is refused its jobs after such a failure, and ends by itself.
+    """
+    if stop is not None:
+        yield stop
+        return
+    stop = Stop()
+    with INBOX.reading() as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop.by_signals, signals)
+            nursery.start_soon(stop.by_failure, failed)
+            yield stop
+            nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

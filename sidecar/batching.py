@@ -244,6 +244,12 @@ class Batcher:
         """True when the next batch must travel with nothing else in flight."""
         return bool(self._pieces) and self._pieces[0].alone
 
+    def left(self) -> list[Entry]:
+        """All that wait here, in no order; for the end, since it looks at each."""
+        lanes = ((self._again, Place.AGAIN), (self._urgent, Place.URGENT), (self._waiting, Place.WAITING))
+        found = [entry for lane, place in lanes for entry in lane if entry.place == place]
+        return found + [entry for batch in self._pieces for entry in batch.entries if entry.place == Place.PIECES]
+
     def _put(self, lane: deque[Entry], entries: Sequence[Entry], place: Place) -> None:
         for entry in entries:
             entry.place = place

@@ -67,6 +67,13 @@ class Deadlines:
         if due < self._asleep_until:
             self._changed.set()
 
+    def expire_all(self) -> None:
+        """At the end: answer all that is owed, now."""
+        heap, self._heap = self._heap, []
+        for _, _, owed in heap:
+            if not owed.answered:
+                owed.expire()
+
     async def run(self) -> None:
         """Expire what is due, until cancelled."""
         while True:

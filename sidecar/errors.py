@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+# Exit codes, as sysexits.h has them where it has any.
+ACKNOWLEDGED_LOST = 70
+"""Jobs that were acknowledged are gone: they were only in memory."""
+JOBS_LEFT = 75
+"""Jobs are left that nobody will send by himself."""
+
 
 class Refusal(Exception):
     """A command or a job that is answered with an error.

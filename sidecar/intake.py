@@ -32,6 +32,7 @@ from sidecar.upstream.link import Link
 FULL_WAIT = 1.0
 """Seconds that a job waits for room before it is refused: enough for a burst, well within every client's patience."""
 
+STOPPING = "the sidecar is stopping; push again when it is back"
 IN_DOUBT = Refusal("in doubt: Faktory did not answer in time; the job may have been enqueued")
 
 
@@ -67,7 +68,9 @@ class Intake:
         self._storing = journal if mode is Ack.DISK else None
         self._confirming = mode is Ack.UPSTREAM
         self._last_id = journal.last_id if journal is not None else 0
-        self._uncommitted = 0
+        self.uncommitted = 0
+        """Jobs under way to the disk."""
+        self._stopping = False
         self._turn: Turn | None = None  # being collected
         self._turn_over = trio.Event()
         self._lone = True  # the last turn had one producer
@@ -92,16 +95,24 @@ class Intake:
         self.hear()
         if self._journal is not None and self._journal.failed.is_set():
             return self._forwarder.unsettled - self._forwarder.backlog
-        return self._forwarder.unsettled + self._uncommitted
+        return self._forwarder.unsettled + self.uncommitted
 
     def refusal_reason(self) -> str | None:
         """Why jobs are not accepted right now; None: they are."""
+        if self._stopping:
+            return STOPPING
         if self._storing is not None and (fault := self._storing.fault) is not None:
             return fault
         held = self._forwarder.unstored_memory
         if held < self._memory_max:
             return None
         return f"memory full: {held >> 20:,} MiB of jobs wait for Faktory; the bound is SIDECAR_MEMORY_MAX_BYTES"
+
+    def stop_taking(self) -> None:
+        """The end is near: refuse all jobs from now on, for what comes now could not be finished."""
+        self._stopping = True
+        if self._storing is not None:
+            self._storing.stop_taking()
 
     async def room(self, *, since: float | None = None) -> Refusal | None:
         """Backpressure before refusal: give a full store up to a second to have room again; why not, if it hasn't.
@@ -110,7 +121,7 @@ class Intake:
             since: when the command arrived (trio's clock), now by default: commands that came together wait together.
         """
         with trio.move_on_at((trio.current_time() if since is None else since) + FULL_WAIT):
-            while self.refusal_reason() is not None:  # noqa: ASYNC110 - a disk tells nobody that it has room again
+            while not self._stopping and self.refusal_reason() is not None:  # noqa: ASYNC110 - a disk tells nobody that it has room again
                 await trio.sleep(0.05)
         reason = self.refusal_reason()
         return Refusal(f"not sent: {reason}", retry=True) if reason is not None else None
@@ -163,8 +174,8 @@ class Intake:
     def _store(
         self, jobs: Sequence[Job], epoch: Epoch, done: Done, linger: bool, edge: str, since: float | None
     ) -> None:
-        idle = not self._uncommitted
-        self._uncommitted += len(jobs)
+        idle = not self.uncommitted
+        self.uncommitted += len(jobs)
         epoch.unsettled += len(jobs)
         turn = self._turn
         if turn is None:
@@ -193,7 +204,7 @@ class Intake:
             for job in jobs:
                 entries.append(Entry(job_id, job.payload, job.jid, epoch, at, None, True))
                 job_id += 1
-        self._uncommitted -= jobs_in_all
+        self.uncommitted -= jobs_in_all
         if refusal is None:
             self._forwarder.offer(entries, linger=turn.linger)
         else:
@@ -297,7 +308,7 @@ class Intake:
     def heard_of(self, turn: LentTurn) -> None:
         """The journal's thread has taken a turn of its own."""
         for jobs, epoch, _, _ in turn.parts:
-            self._uncommitted += len(jobs)
+            self.uncommitted += len(jobs)
             epoch.unsettled += len(jobs)
 
     def refuse(self, reason: str, jobs: int = 1) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from sidecar.config import Settings
+from sidecar.errors import ACKNOWLEDGED_LOST
+from sidecar.forwarder import Forwarder
+from sidecar.forwarder.left import Left
 from sidecar.intake import Intake
 from sidecar.logs import get_logger
 from sidecar.metrics import Counts
+from sidecar.signals import INSISTING, name_of
 from sidecar.upstream.link import Link
 
 QUIET_FOR = 0.5
@@ -21,6 +24,8 @@ ALONE_FOR = 1.0
 """Seconds without a producer after which waiting for a dead link is of no use."""
 LINK_DOWN_LIMIT = 5.0
 """Seconds that a drain goes on without a link while the journal holds what stays."""
+RESERVED = 2.0
+"""Seconds of the time for a drain that belong to its end, beside two round trips; half of the time at most."""
 STEP = 0.05
 TERMINATION_LOG = Path("/dev/termination-log")
 """Where Kubernetes reads a container's last words."""
@@ -28,31 +33,34 @@ TERMINATION_LOG = Path("/dev/termination-log")
 log = get_logger()
 
 
-async def asked_to_stop(stop: trio.Event | None, signals: AsyncIterator[int]) -> None:
-    """Return when the caller's event is set or, without one, when a signal comes."""
-    if stop is not None:
-        await stop.wait()
-        return
-    async for number in signals:
-        log.info("stopping", message=f"{signal.Signals(number).name}: stopping", signal=number)
-        return
+class Stop:
+    """The wish that a sidecar ends.
 
-
-async def asked_or_failed(stop: trio.Event | None, signals: AsyncIterator[int], failed: trio.Event) -> None:
-    """As `asked_to_stop`, and when a part has failed without which nothing can be taken any more.
-
-    With a caller's event only that counts: the command of `run` is refused its jobs and ends by itself.
+    Attributes:
+        asked: finish what was acknowledged, and end.
+        insisted: end at once.
     """
-    async with trio.open_nursery() as nursery:
 
-        async def wait_for_failure() -> None:
-            await failed.wait()
-            if stop is None:
-                nursery.cancel_scope.cancel()
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+        self.insisted = trio.Event()
 
-        nursery.start_soon(wait_for_failure)
-        await asked_to_stop(stop, signals)
-        nursery.cancel_scope.cancel()
+    async def by_signals(self, signals: AsyncIterable[int]) -> None:
+        """Take each signal as the wish, and the second of those that insist as the end of all patience."""
+        insisting = 0
+        async for number in signals:
+            if not self.asked.is_set():
+                name = name_of(number)
+                log.info("stopping", message=f"{name}: stopping", signal=number)
+                self.asked.set()
+            insisting += number in INSISTING
+            if insisting > 1:
+                self.insisted.set()
+
+    async def by_failure(self, failed: trio.Event) -> None:
+        """Take the failure of a part, without which nothing can be taken any more, as the wish."""
+        await failed.wait()
+        self.asked.set()
 
 
 def failed_words() -> None:
@@ -65,25 +73,35 @@ def failed_words() -> None:
 class Drain:
     """Finishes acknowledged work before the exit.
 
+    First all goes on as ever, until nothing is owed. Where that doesn't come in time, or is of no use to wait for, no
+    job is taken any more; then none is sent that could be left without a reply; then the replies are waited for.
+
     Args:
-        hurry: called once: no job lingers from now on.
         stored: true where what stays is in the journal and leaves at the next start.
     """
 
     settings: Settings
     intake: Intake
     link: Link
+    forwarder: Forwarder
     counts: Counts
-    hurry: Callable[[], None]
     stored: bool
 
     async def run(self) -> None:
         """Return when nothing is owed any more, or when the time for that is over."""
-        started = trio.current_time()
-        self.hurry()
+        ends = trio.current_time() + self.settings.drain_timeout
+        self.forwarder.hurry()
         self._announce()
-        quiet_since = alone_since = started
-        down_since = started if self._down else None
+        await self._serve_on(ends)
+        self.intake.stop_taking()
+        await _until(lambda: not self.intake.owed or self._sending_ends(ends))
+        self.forwarder.stop_sending()
+        await _until(lambda: not (self.forwarder.in_flight or self.intake.uncommitted) or trio.current_time() >= ends)
+
+    async def _serve_on(self, ends: float) -> None:
+        """Until nothing was owed for a while, or the time to serve is over."""
+        quiet_since = alone_since = trio.current_time()
+        down_since = quiet_since if self._down else None
         while True:
             await trio.sleep(STEP)
             now = trio.current_time()
@@ -92,11 +110,19 @@ class Drain:
             if self.counts.producers:
                 alone_since = now
             down_since = (down_since or now) if self._down else None
-            if now - quiet_since >= QUIET_FOR or now - started >= self.settings.drain_timeout:
+            if now - quiet_since >= QUIET_FOR or now >= ends - self._reserved():
                 return
             pointless = self.stored and down_since is not None
             if pointless and (now - alone_since >= ALONE_FOR or now - (down_since or now) >= LINK_DOWN_LIMIT):
                 return
+
+    def _reserved(self) -> float:
+        """Seconds of the time that are for the end: two, and two round trips as long as batches take them now."""
+        round_trip = max(self.link.round_trip, self.forwarder.reply_time)
+        return min(RESERVED + 2 * round_trip, self.settings.drain_timeout / 2)
+
+    def _sending_ends(self, ends: float) -> bool:
+        return (self.stored and self._down) or trio.current_time() >= ends - self._reserved() / 2
 
     @property
     def _down(self) -> bool:
@@ -111,25 +137,42 @@ class Drain:
         log.info("draining", message=f"Draining {owed:,} jobs, {how}; {last}", jobs=owed)
 
 
-def last_words(waiting: int, lost: int) -> None:
-    """Say how many jobs stay.
+async def _until(reached: Callable[[], bool]) -> None:
+    while not reached():  # noqa: ASYNC110 - it depends on many things and on the time
+        await trio.sleep(STEP)
+
+
+def last_words(waiting: int, left: Left) -> int:
+    """Say what became of the jobs that were not settled.
 
     Args:
         waiting: that stay in the journal.
-        lost: that were acknowledged and only in memory.
+        left: what the forwarder had of them, and of those that were nowhere else.
+
+    Returns:
+        the process's exit code.
     """
     said = ["Stopped."]
-    if lost:
-        said.append(f"{lost:,} acknowledged jobs were only in memory and are lost.")
+    if left.gone:
+        said.append(f"{left.gone:,} acknowledged jobs were only in memory and are lost.")
+    if left.doubtful:
+        said.append(
+            f"{left.doubtful:,} were only in memory and are in doubt: sent without a reply, they may be in Faktory."
+        )
     if waiting:
         said.append(f"{waiting:,} jobs stay in the journal and leave at the next start.")
-    if not (lost or waiting):
+    if left.stored_doubtful:
+        said.append(f"{left.stored_doubtful:,} of them were sent without a reply, and may be in Faktory twice then.")
+    code = ACKNOWLEDGED_LOST if left.gone else 0
+    if len(said) == 1:
         log.info("stopped", message="Stopped. No job is left behind.")
-        return
+        return code
     message = " ".join(said)
-    log.error("stopped", message=message, lost=lost, waiting=waiting)
+    in_doubt = left.doubtful + left.stored_doubtful
+    log.error("stopped", message=message, lost=left.gone, in_doubt=in_doubt, waiting=waiting)
     if TERMINATION_LOG.is_file():
         try:
             TERMINATION_LOG.write_text(message + "\n")
         except OSError as error:
             log.warning("termination_log", message=f"Kubernetes' termination log can't be written: {error}")
+    return code

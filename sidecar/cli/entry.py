@@ -1,7 +1,8 @@
 """The table of commands, and what every command has in common: errors are one line on stderr, never a traceback
 with words that may hold a secret.
 
-Exit codes: 0 fine, 1 it did not work, 2 settings or command line are wrong, 130 interrupted.
+Exit codes: 0 fine, 1 it did not work, 2 settings or command line are wrong, 70 acknowledged jobs are gone, 75 jobs are
+left, 130 interrupted. `run` has its command's, and 125 where these have 1.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import click
 from sidecar import __version__
 from sidecar.config.values import LogFormat, LogLevel
 from sidecar.errors import StartError
+from sidecar.signals import INBOX
 
 PROGRAM: Final = "faktory-sidecar"
 DEFAULT_COMMAND: Final = "serve"
@@ -29,11 +31,13 @@ class Entry(NamedTuple):
     module: str
     summary: str
     attribute: str = "command"
+    finishes: bool = False
+    """It reads signals itself, and has something to finish when one comes."""
 
 
 COMMANDS: Final[dict[str, Entry]] = {
-    "serve": Entry("sidecar.cli.serve", "The sidecar (what happens without a command)."),
-    "run": Entry("sidecar.cli.run", "A sidecar on a free port around one command: run -- COMMAND..."),
+    "serve": Entry("sidecar.cli.serve", "The sidecar (what happens without a command).", finishes=True),
+    "run": Entry("sidecar.cli.run", "A sidecar on a free port around one command: run -- COMMAND...", finishes=True),
     "check": Entry("sidecar.cli.check", "Settings, upstream, journal and ports, with advice; changes nothing."),
     "demo": Entry("sidecar.cli.demo", "The main job in half a minute, with nothing but Python."),
     "bench": Entry("sidecar.cli.bench", "Everything side by side: direct, local, the sidecar in its modes; figures."),
@@ -52,6 +56,8 @@ class LazyCommands(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
+        if not entry.finishes:
+            INBOX.disarm()
         command = getattr(importlib.import_module(entry.module), entry.attribute)
         assert isinstance(command, click.Command)
         return command
@@ -84,10 +90,6 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; whatever is expected to go wrong becomes `error: ...`."""
     try:
         result = commands.main(list(arguments), prog_name=PROGRAM, standalone_mode=False)
-    except StartError as error:
-        return _failed(str(error), error.exit_code)
-    except BaseExceptionGroup as group:
-        return _failed_in_group(group)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
@@ -99,8 +101,17 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return _failed_by_a_defect(error)
+        return failed(error)
+    except BaseExceptionGroup as group:
+        return _failed_in_group(group)
     return result if isinstance(result, int) else 0
+
+
+def failed(error: Exception) -> int:
+    """Say what went wrong; the exit code for it."""
+    if isinstance(error, StartError):
+        return _failed(str(error), error.exit_code)
+    return _failed_in_group(error) if isinstance(error, BaseExceptionGroup) else _failed_by_a_defect(error)
 
 
 def _failed_in_group(group: BaseExceptionGroup[BaseException]) -> int:

@@ -16,7 +16,7 @@ import click
 from sidecar.cli import journal_tables as tables
 from sidecar.cli.options import given_flags, load_and_log, settings_options
 from sidecar.config import load
-from sidecar.errors import StartError
+from sidecar.errors import JOBS_LEFT, StartError
 from sidecar.journal.seal import DeadLetter, Row
 from sidecar.journal.visitor import Visitor, discard, put_back
 
@@ -73,11 +73,11 @@ def command() -> None:
 @command.command("status")
 @directory_options
 @click.option("--wait-empty", is_flag=True, help="Wait until no job waits in it.")
-@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds that --wait-empty waits at most; exit code 1.")
+@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds that --wait-empty waits at most.")
 @as_json_option
 @click.pass_context
 def status(context: click.Context, wait_empty: bool, timeout: float | None, as_json: bool) -> int:
-    """How many jobs wait, how many are dead, who owns it."""
+    """How many jobs wait, how many are dead, who owns it. Exit code 75: --wait-empty, and there are some."""
     directory = _here(context)
     until = None if timeout is None else time.monotonic() + timeout
     found = tables.status_of(directory)
@@ -90,7 +90,7 @@ def status(context: click.Context, wait_empty: bool, timeout: float | None, as_j
         click.echo(json.dumps(found))
     else:
         tables.show_status(found)
-    return 1 if wait_empty and found["waiting"] else 0
+    return JOBS_LEFT if wait_empty and (found["waiting"] or found["dead"]) else 0
 
 
 @command.command("ls")
@@ -204,7 +204,7 @@ def _tally(each: Iterator[Row | int] | Iterator[DeadLetter | int]) -> tuple[int,
 @click.option("--adopt-journal", is_flag=True, help="Send them to this upstream though they were meant for another.")
 @click.pass_context
 def send(context: click.Context, adopt_journal: bool) -> int:
-    """Empties a journal that no sidecar runs on into upstream, and ends. Exit code 1: jobs stay."""
+    """Empties a journal that no sidecar runs on into upstream, and ends. Exit code 75: jobs or dead letters stay."""
     from dataclasses import replace
 
     from sidecar.sending import send_journal

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
 
@@ -16,27 +17,22 @@ import trio
 
 from sidecar import logs
 from sidecar.banner import reachable
+from sidecar.cli.journal_probe import look
 from sidecar.cli.options import given_flags, load_and_log, settings_options
 from sidecar.cli.slots import free_slot
 from sidecar.clock import RunningClock
 from sidecar.config import SETTINGS, Ack, Loaded, Settings
 from sidecar.config.gathering import FILE_SUFFIX
-from sidecar.errors import StartError
+from sidecar.errors import JOBS_LEFT, StartError
+from sidecar.journal.volume import file_system, what_is_lost
+from sidecar.signals import ENDED_BY, INBOX, INSISTING, name_of
+from sidecar.stopping import Stop
 
 NOT_FOUND: Final = 127  # both as shells have it
 NOT_EXECUTABLE: Final = 126
-SIGNALLED: Final = 128  # plus the signal's number
-CUT_SHORT: Final = 1  # a signal ended the drain of a command that had ended well
+OURS: Final = 125  # the sidecar itself failed
 
 DEFAULTS: Final = {"SIDECAR_LISTEN": "127.0.0.1:0", "SIDECAR_HTTP_LISTEN": "off", "SIDECAR_LOG_LEVEL": "warning"}
-FORWARDED: Final = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
 FROM_TERMINAL: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
 KILL_AFTER: Final = 5.0  # s that a command has after SIGTERM when the sidecar itself failed
 
@@ -58,11 +54,24 @@ def command(context: click.Context, command_line: tuple[str, ...]) -> int:
     COMMAND finds FAKTORY_URL in its environment, and neither the real server's address nor any password. When it
     has ended, its jobs are drained. HTTP is off and only warnings are logged unless the settings say otherwise.
     """
+    from sidecar.cli.entry import failed
+
+    try:
+        return _run(context, command_line)
+    except click.ClickException:
+        raise
+    except Exception as error:
+        code = failed(error)
+        return OURS if code == 1 else code
+
+
+def _run(context: click.Context, command_line: tuple[str, ...]) -> int:
     _check_runnable(command_line[0])
     given = {name: text for name, text in os.environ.items() if text}
     loaded = load_and_log(given_flags(context), DEFAULTS | given)
     with _own_journal(loaded) as ours:
-        return trio.run(around, ours, command_line, os.environ, clock=RunningClock())
+        code = trio.run(around, ours, command_line, os.environ, clock=RunningClock())
+        return code or _left_in(ours.settings.journal_dir)
 
 
 def _own_journal(loaded: Loaded) -> AbstractContextManager[Loaded]:
@@ -77,6 +86,16 @@ def _own_journal(loaded: Loaded) -> AbstractContextManager[Loaded]:
 def _in_a_slot(loaded: Loaded) -> Iterator[Loaded]:
     with free_slot(loaded.settings.journal_dir) as directory:
         yield replace(loaded, settings=replace(loaded.settings, journal_dir=directory))
+
+
+def _left_in(directory: Path) -> int:
+    """75 where jobs stay in a journal that doesn't survive, for nobody will send them then; else 0."""
+    stay = look(directory).waiting
+    lost = what_is_lost(file_system(directory)) if stay else None
+    if lost is None:
+        return 0
+    logs.get_logger().error("jobs_left", message=f"{stay:,} jobs stay in {directory}, and {lost}", jobs=stay)
+    return JOBS_LEFT
 
 
 def _check_runnable(program: str) -> None:
@@ -103,21 +122,21 @@ async def around(loaded: Loaded, command_line: Sequence[str], environ: Mapping[s
     """
     from sidecar.app import serve
 
-    stop, served = trio.Event(), CUT_SHORT
+    stop, served = Stop(), 0
 
     async def serving(task_status: trio.TaskStatus[Listening]) -> None:
         nonlocal served
         served = await serve(loaded.settings, stop=stop, task_status=task_status)
 
-    with trio.open_signal_receiver(*FORWARDED) as signals:
+    with INBOX.reading() as signals:
         async with trio.open_nursery() as forwarding:
             async with trio.open_nursery() as nursery:
                 bound = await nursery.start(serving)
                 environment = child_environment(environ, loaded, local_url(loaded.settings, bound.addresses[0]))
                 process = await _start(command_line, environment)
-                forwarding.start_soon(_forward, signals, process, nursery.cancel_scope)
+                forwarding.start_soon(_forward, signals, process, stop)
                 code = await _finished(process)
-                stop.set()
+                stop.asked.set()
             forwarding.cancel_scope.cancel()
     return code or served
 
@@ -160,7 +179,7 @@ async def _finished(process: trio.Process) -> int:
     finally:
         if process.returncode is None:
             await _end(process)
-    return code if code >= 0 else SIGNALLED - code
+    return code if code >= 0 else ENDED_BY - code
 
 
 async def _end(process: trio.Process) -> None:
@@ -171,14 +190,15 @@ async def _end(process: trio.Process) -> None:
         process.kill()
 
 
-async def _forward(signals: AsyncIterator[int], process: trio.Process, serving: trio.CancelScope) -> None:
-    """Pass signals on while the command runs; one that comes while its jobs are drained stops at once."""
+async def _forward(signals: AsyncIterable[int], process: trio.Process, stop: Stop) -> None:
+    """Pass signals on while the command runs; one that insists while its jobs are drained stops at once."""
     async for number in signals:
-        if process.returncode is not None:
-            logs.get_logger().warning("drain_cut_short", message=f"Stopped by {signal.Signals(number).name}")
-            serving.cancel()
-        elif number not in FROM_TERMINAL or not _in_foreground():
-            process.send_signal(signal.Signals(number))
+        if process.returncode is None:
+            if number not in FROM_TERMINAL or not _in_foreground():
+                os.kill(process.pid, number)
+        elif number in INSISTING:
+            logs.get_logger().warning("drain_cut_short", message=f"Stopped by {name_of(number)}")
+            stop.insisted.set()
 
 
 def _in_foreground() -> bool:

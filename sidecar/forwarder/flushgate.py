@@ -37,6 +37,10 @@ class FlushGate:
         self._parked.append((entries, linger))
         self._jobs += len(entries)
 
+    def left(self) -> list[Entry]:
+        """All that are held back."""
+        return [entry for entries, _ in self._parked for entry in entries if entry.place != Place.DROPPED]
+
     def dropped(self) -> None:
         """A parked job is dropped."""
         self._jobs -= 1

@@ -17,6 +17,7 @@ from sidecar.batching import Batch, Batcher, Entry, Place
 from sidecar.errors import Refusal
 from sidecar.forwarder.backlog import Backlog
 from sidecar.forwarder.flushgate import FlushGate
+from sidecar.forwarder.left import Left, left
 from sidecar.forwarder.outcome import Unreadable, check_single, refused_as_a_whole, refused_jobs
 from sidecar.forwarder.pacing import Pacing
 from sidecar.forwarder.settlement import Settlement
@@ -88,6 +89,8 @@ class Forwarder:
         self._asleep_until = -math.inf
         self.in_flight = 0
         """Jobs sent whose reply is owed."""
+        self.reply_time = 0.0
+        """Seconds that the last reply took."""
 
     # What the intake and the edges call ----------------------------------------------------------------------------
 
@@ -161,6 +164,14 @@ class Forwarder:
         self._batcher.linger = 0.0
         self._batcher.ask()
         self._wake.set()
+
+    def stop_sending(self) -> None:
+        """Nothing is sent any more: no batch fits."""
+        self._window = -1
+
+    def left(self) -> Left:
+        """What became of the acknowledged jobs that are not settled, once nothing is in flight any more."""
+        return left([*self._batcher.left(), *self._gate.left()])
 
     # Sending -------------------------------------------------------------------------------------------------------
 
@@ -263,7 +274,8 @@ class Forwarder:
         if reply is None:
             self._lost.append(batch)
             return
-        self._counts.reply.record(trio.current_time() - batch.sent_at)
+        self.reply_time = trio.current_time() - batch.sent_at
+        self._counts.reply.record(self.reply_time)
         try:
             whole = refused_as_a_whole(reply)
             if whole is not None:

@@ -91,6 +91,7 @@ class Journal:
         self._called = False  # the event loop knows that something was told
         self._hearing = False
         self._closed = False
+        self._taking = True
         self._ended = trio.Event()
         self.failed = trio.Event()
 
@@ -166,7 +167,11 @@ class Journal:
     @property
     def takes(self) -> bool:
         """Whether jobs would be stored right now, as the thread sees it."""
-        return not self._closed and self._writer.fault is None
+        return self._taking and self._writer.fault is None
+
+    def stop_taking(self) -> None:
+        """The thread hands jobs back that come to the sockets lent to it; what is appended is stored as ever."""
+        self._taking = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Stores what is appended, until cancelled; then commits all that is queued and closes.
@@ -181,6 +186,7 @@ class Journal:
             await trio.sleep_forever()
         finally:
             self._closed = True
+            self._taking = False
             self._writer.put(Stop())
             with trio.CancelScope(shield=True):
                 await self._ended.wait()

@@ -52,6 +52,17 @@ class Link:
         """Connections made so far; all but the first are reconnects."""
         self._farewell: str | None = None
         self._scope: trio.CancelScope | None = None
+        self._life: trio.CancelScope | None = None
+        self._over = trio.Event()
+        self._closed = False
+
+    async def close(self) -> None:
+        """End the connection and dial no more; returns when every command that is owed a reply was told None."""
+        self._closed = True
+        if self._life is not None:
+            self._life.cancel()
+            await self._over.wait()
+        self.down_reason = "stopping"
 
     def drop(self, reason: str) -> None:
         """Give the present connection up: upstream said that it will not serve it. Nothing more is sent on it."""
@@ -61,7 +72,18 @@ class Link:
             self._scope.cancel()
 
     async def run(self) -> None:
-        """Keep the link up until cancelled."""
+        """Keep the link up until closed or cancelled."""
+        if self._closed:
+            return
+        self._over = trio.Event()
+        try:
+            with trio.CancelScope() as self._life:
+                await self._keep_up()
+        finally:
+            self._life = None
+            self._over.set()
+
+    async def _keep_up(self) -> None:
         delay = 0.0
         while True:
             await trio.sleep(delay)

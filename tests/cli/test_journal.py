@@ -138,7 +138,7 @@ async def test_all_of_it_works_beside_a_running_sidecar(tmp_path: Path) -> None:
         assert [row.payload for row in (await beside.fetch(back))[0]] == [job(DEAD[0])]
         await run("dead", "discard", "--all", "--yes")
         await until(lambda: (beside.waiting, beside.dead) == (5, 0))
-        assert "5 jobs" in await run("status", "--wait-empty", "--timeout", "0.1", code=1)
+        assert "5 jobs" in await run("status", "--wait-empty", "--timeout", "0.1", code=75)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, "status", "--wait-empty", "--timeout", "20")
             await settled(beside, range(1, 9))
@@ -165,7 +165,7 @@ def test_a_missing_journal_is_said(tmp_path: Path) -> None:
 def test_send_empties_an_orphan_into_upstream(copy: Path, faktory: RealFaktory) -> None:
     refused = journal(copy, "send", "--upstream", faktory.url, code=1)
     assert "holds 4 jobs for tcp://upstream.example:7419" in refused
-    said = journal(copy, "send", "--upstream", faktory.url, "--adopt-journal")
+    said = journal(copy, "send", "--upstream", faktory.url, "--adopt-journal", code=75)  # a dead letter stays
     assert "4 jobs left the journal" in said
     assert [stored["jid"] for stored in faktory.stored("q")] == [jid for jid in JIDS if jid not in DEAD]
     [found] = lines(copy, "status", "--json")

@@ -26,6 +26,7 @@ from sidecar.ops.pulse import Pulse
 from sidecar.producers.connection import Connection
 from sidecar.producers.express import Express
 from sidecar.producers.replies import ReplyQueue
+from sidecar.stopping import Stop
 from sidecar.supervision import FIRST, LAST, contained, guarded, supervised
 from sidecar.upstream.dial import Dialer
 from tests.demo.embedded_thread import ThreadedFaktory, in_thread
@@ -291,7 +292,7 @@ def environment(upstream: str, directory: Path) -> dict[str, str]:
 @asynccontextmanager
 async def whole(upstream: str, directory: Path) -> AsyncIterator[int]:
     """A sidecar as `serve` runs it, in this event loop; its port."""
-    stop = trio.Event()
+    stop = Stop()
     settings = load(environment(upstream, directory), {}).settings
     async with trio.open_nursery() as nursery:
         started: Started = await nursery.start(partial(serve, settings, stop=stop))
