@@ -9,14 +9,22 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tests.soak.stage import MEMORY, ROOM, ROUND_TRIP, Stage
-from tests.soak.verdict import Verdict, judge
+from tests.soak.verdict import REPLY_LIMIT, Verdict, judge
 
 
-def soak(seconds: float, seed: int, *, without: Collection[str] = (), say: Callable[[str], None] = print) -> Verdict:
+def soak(
+    seconds: float,
+    seed: int,
+    *,
+    without: Collection[str] = (),
+    reply_limit: float = REPLY_LIMIT,
+    say: Callable[[str], None] = print,
+) -> Verdict:
     """Play, and judge.
 
     Args:
         without: names of troubles and attacks that are left out.
+        reply_limit: seconds of an honest client's slowest reply beside attacks alone.
         say: prints a line.
     """
     room = tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True)
@@ -25,7 +33,13 @@ def soak(seconds: float, seed: int, *, without: Collection[str] = (), say: Calla
     try:
         stage = Stage(seconds, seed, Path(room.name), without=without, say=say)
         found = stage.run()
-        verdict = judge(found, stage.honest, most_rss=MEMORY + ROOM, warm_after=stage.restarts_until)
+        verdict = judge(
+            found,
+            stage.honest,
+            most_rss=MEMORY + ROOM,
+            warm_after=stage.restarts_until,
+            reply_limit=reply_limit,
+        )
         for line in verdict.lines:
             say(line)
         troubles = Counter(span.name for span in found.spans)

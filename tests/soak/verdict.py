@@ -49,12 +49,13 @@ def unexplained(records: list[tuple[float, dict[str, Any]]], spans: list[Span]) 
     return found
 
 
-def judge(found: Findings, honest: Honest, *, most_rss: float, warm_after: float) -> Verdict:
+def judge(found: Findings, honest: Honest, *, most_rss: float, warm_after: float, reply_limit: float) -> Verdict:
     """Everything that a soak is for.
 
     Args:
         most_rss: MiB that the process may take, whatever is sent to it.
         warm_after: seconds after which memory must be flat.
+        reply_limit: seconds of an honest client's slowest reply beside attacks alone.
     """
     verdict, book = Verdict(), found.book
     false = book.false_replies(found.arrived)
@@ -74,7 +75,7 @@ def judge(found: Findings, honest: Honest, *, most_rss: float, warm_after: float
         ok=found.descriptors_after <= found.descriptors_before,
         limit=found.descriptors_before,
     )
-    _judge_replies(verdict, found)
+    _judge_replies(verdict, found, reply_limit)
     errors = unexplained(found.records, found.spans)
     verdict.add("errors that no trouble explains", len(errors), ok=not errors, limit=0)
     for line in errors[:10]:
@@ -103,7 +104,7 @@ def _judge_memory(verdict: Verdict, found: Findings, most_rss: float, warm_after
     verdict.add(f"RSS grew over {jobs:,} jobs (MiB)", f"{mib:.2f}", ok=mib <= limit, limit=f"{limit:.2f}")
 
 
-def _judge_replies(verdict: Verdict, found: Findings) -> None:
+def _judge_replies(verdict: Verdict, found: Findings, limit: float) -> None:
     """The slowest reply in trouble, but for those that the process was frozen for, and the slowest without any."""
     troubled = alone = 0.0
     for came, seconds in found.book.slow:
@@ -114,4 +115,4 @@ def _judge_replies(verdict: Verdict, found: Findings) -> None:
         elif "freeze" not in met:
             troubled = max(troubled, seconds)
     verdict.add("slowest reply in trouble (s)", f"{troubled:.2f}", ok=troubled < LATEST_REPLY, limit=LATEST_REPLY)
-    verdict.add("slowest reply beside attacks alone (s)", f"{alone:.2f}", ok=alone < REPLY_LIMIT, limit=REPLY_LIMIT)
+    verdict.add("slowest reply beside attacks alone (s)", f"{alone:.2f}", ok=alone < limit, limit=limit)
