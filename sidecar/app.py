@@ -147,6 +147,8 @@ class Sidecar:
         yield "side connection", self.side.run
         yield "summaries", self.summarise
         yield "pulse", self.pulse.run
+        if self.journal is not None:
+            yield "audit", self.forwarder.audit(self.journal).run
         yield "memory", partial(tidy, lambda: self.batcher.jobs)
 
     def services(self) -> Services:

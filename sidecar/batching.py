@@ -245,7 +245,7 @@ class Batcher:
         return bool(self._pieces) and self._pieces[0].alone
 
     def left(self) -> list[Entry]:
-        """All that wait here, in no order; for the end, since it looks at each."""
+        """All that wait here, in no order; it looks at each: for the end, and for a calm hour."""
         lanes = ((self._again, Place.AGAIN), (self._urgent, Place.URGENT), (self._waiting, Place.WAITING))
         found = [entry for lane, place in lanes for entry in lane if entry.place == place]
         return found + [entry for batch in self._pieces for entry in batch.entries if entry.place == Place.PIECES]

@@ -101,6 +101,7 @@ class Counts:
         delivered: jobs that upstream accepted.
         rejected: jobs that upstream refused for good; `dead` those of them that were acknowledged before.
         in_doubt: jobs sent, whose link was lost before the reply.
+        recovered: stored jobs that nobody knew of, found and sent; each of them is in doubt too.
         resent: jobs sent again for whatever reason.
         batches: commands with jobs that were sent.
         producers, consumers: local connections now (levels).
@@ -119,6 +120,7 @@ class Counts:
     rejected: int = 0
     dead: int = 0
     in_doubt: int = 0
+    recovered: int = 0
     resent: int = 0
     batches: int = 0
     producers: int = 0

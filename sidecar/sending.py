@@ -55,6 +55,7 @@ async def _send(settings: Settings) -> int:
             forwarding.start_soon(supervised, "deadlines", sidecar.deadlines.run)
             forwarding.start_soon(supervised, "forwarder", sidecar.forwarder.run)
             forwarding.start_soon(supervised, "link", sidecar.link.run)
+            forwarding.start_soon(supervised, "audit", sidecar.forwarder.audit(journal).run)
             await _until_empty_or_pointless(sidecar, journal)
             await _finish(sidecar)
             forwarding.cancel_scope.cancel()

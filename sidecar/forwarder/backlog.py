@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from sidecar.batching import Batcher, Entry
+from sidecar.forwarder.audit import Known
 from sidecar.forwarder.idranges import IdRanges, includes
 from sidecar.journal import Journal, Row
 from sidecar.origins import Epoch
@@ -101,6 +102,18 @@ class Backlog:
         self._orphans.unsettled += len(ids)
         self._wanted.append((self._orphans, ids))
         self._work.set()
+
+    def known(self) -> Known:
+        """The jobs that are here, those that are being read back included."""
+        ids = set(self.unsendable)
+        long: list[Sequence[int]] = []
+        for _, wanted in self._wanted:
+            if len(wanted) > PAGE_ROWS:
+                long.append(wanted)
+            else:
+                ids.update(wanted)
+        left = range(self._cursor + 1, self._orphans_to + 1)
+        return Known(ids, [*([left] if left else []), *self._listed.ranges()], long)
 
     def promote(self, epoch: Epoch) -> None:
         """Fetch what this epoch has in the journal only, ahead of all others."""

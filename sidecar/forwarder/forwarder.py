@@ -15,6 +15,7 @@ import trio
 
 from sidecar.batching import Batch, Batcher, Entry, Place
 from sidecar.errors import Refusal
+from sidecar.forwarder.audit import Audit, Known
 from sidecar.forwarder.backlog import Backlog
 from sidecar.forwarder.flushgate import FlushGate
 from sidecar.forwarder.left import Left, left
@@ -77,11 +78,14 @@ class Forwarder:
         if journal is not None:
             self._backlog = Backlog(batcher, journal, room=room, arrived=self.pump, missing=self._settlement.missing)
             journal.requeued = self._requeued
+            journal.recovered = self._recovered
+        self._journal = journal
         self._depth = depth
         self._window = (depth - 1) * batcher.limits.jobs  # the load beside which a full batch fits
         self._load = 0  # of the window: a single counts as one job, a batch as a full one
         self._room = room
         self._bytes = 0  # in flight
+        self._flying: set[Batch] = set()
         self._lost: list[Batch] = []  # batches of a link that ended, until that is worked off
         self._alone = False  # what is in flight must stay by itself
         self._pushb = True
@@ -258,6 +262,7 @@ class Forwarder:
         self._counts.sent(len(batch.entries), reason, now - first.at if first.at else None)
         if not batch.single:
             self._flush_log.flushed(len(batch.entries), _REASONS[batch.reason], now)
+        self._flying.add(batch)
         pipe.send(command, partial(self._answered, batch))
 
     def _weight(self, batch: Batch) -> int:
@@ -269,6 +274,7 @@ class Forwarder:
         """The one outcome of a command: its raw reply, or None when the link was lost before it."""
         self._load -= self._weight(batch)
         self._bytes -= batch.size
+        self._flying.discard(batch)
         self.in_flight -= len(batch.entries)
         self._alone = False
         if reply is None:
@@ -407,6 +413,27 @@ class Forwarder:
         if self._backlog is not None:
             self._settlement.unsettled += len(ids)
             self._backlog.requeued(ids)
+
+    def _recovered(self, ids: Sequence[int]) -> None:
+        """Stored jobs turned up that nobody knew of: they may have been sent before."""
+        self._counts.recovered += len(ids)
+        self._counts.in_doubt += len(ids)
+        self._requeued(ids)
+
+    def audit(self, journal: Journal) -> Audit:
+        """The self-audit of the journal, to be run."""
+        return Audit(journal, known=self._known, delivered=lambda: self._counts.delivered, recover=self._recovered)
+
+    def _known(self) -> Known:
+        """Every stored job that is somewhere here, or whose deletion isn't confirmed: the places of the invariant."""
+        assert self._journal is not None
+        assert self._backlog is not None
+        known = self._backlog.known()
+        known.ids.update(self._journal.leaving())
+        flying = [batch.entries for batch in (*self._flying, *self._lost)]
+        for entries in (self._batcher.left(), self._gate.left(), *flying):
+            known.ids.update([entry.id for entry in entries if entry.stored])
+        return known
 
 
 _REASONS = {"full": "batch full", "timeout": TIMEOUT, "asked": "not to wait"}

@@ -20,6 +20,10 @@ class IdRanges:
         else:
             self._ranges.append(range(first, first + count))
 
+    def ranges(self) -> tuple[range, ...]:
+        """What is here."""
+        return tuple(self._ranges)
+
     def take_to(self, last: int) -> list[range]:
         """Remove all ids up to this one and return them."""
         taken: list[range] = []

@@ -78,6 +78,8 @@ class Journal:
         self._numbering = threading.Lock()  # ids rise in the order of the queue
         self._first = self._next = store.highest_id() + 1
         self._lock = lock
+        self._leaving: dict[int, Sequence[int]] = {}
+        self._leavings = 0
         self._told: deque[News] = deque()
         self._writer = Writer(
             store,
@@ -144,6 +146,11 @@ class Journal:
         if (busy := self.busy_for) > STALLED:
             return f"disk stalled: the journal's disk has not answered for {busy:.0f} s"
         return self._writer.fault or ("the journal has failed by a defect" if self.failed.is_set() else None)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the disk is in trouble: it refuses, or hangs."""
+        return self._closed or self._writer.broken or self.busy_for > STALLED
 
     @property
     def inlet(self) -> Inlet:
@@ -245,11 +252,25 @@ class Journal:
 
     def settle(self, ids: Sequence[int], done: Callable[[], None] | None = None) -> None:
         """Upstream accepted these jobs: delete them, within 0.1 s or 1,000 jobs; `done` when that is committed."""
-        self._writer.put(Settle(ids, done, time.monotonic()))
+        self._writer.put(Settle(ids, self._leave(ids, done), time.monotonic()))
 
     def bury(self, letters: Sequence[DeadLetter], done: Callable[[], None] | None = None) -> None:
         """These jobs become dead letters, each in the transaction that removes the job."""
-        self._writer.put(Bury(letters, done))
+        self._writer.put(Bury(letters, self._leave([letter.id for letter in letters], done)))
+
+    def leaving(self) -> list[int]:
+        """Ids of the jobs whose deletion isn't known to be on the disk."""
+        return [number for ids in self._leaving.values() for number in ids]
+
+    def _leave(self, ids: Sequence[int], done: Callable[[], None] | None) -> Callable[[], None]:
+        self._leavings += 1
+        self._leaving[self._leavings] = ids
+        return partial(self._left, self._leavings, done)
+
+    def _left(self, leaving: int, done: Callable[[], None] | None) -> None:
+        del self._leaving[leaving]
+        if done is not None:
+            done()
 
     def note_attempts(self, ids: Sequence[int], attempts: int) -> None:
         """These jobs have been tried so often; remembered over a crash until they are settled."""
@@ -286,6 +307,14 @@ class Journal:
         self._tell_damaged(bad)
         self._forget_origins(rows)
         return rows, ids[looked:]
+
+    async def ids(self, after: int, last: int, limit: int) -> list[int]:
+        """Ids of stored jobs above `after` and not above `last`, rising, at most `limit`."""
+        return await self._ask(partial(Store.ids, after=after, last=last, limit=limit))
+
+    async def recount(self) -> None:
+        """Makes the counts fit the rows, which takes a scan."""
+        await self._ask(Store.recount)
 
     async def put_aside(self, ids: Sequence[int]) -> None:
         """These jobs are what was written, and yet can't be sent: out of the way with them, as damaged ones."""

@@ -11,7 +11,10 @@ from __future__ import annotations
 from sidecar.journal.seal import LENGTH_BITS, LENGTH_MASK, MARK_BYTES
 
 APPLICATION_ID = 0x46414B53  # "FAKS", in the header of the file
-FORMAT = 1
+FORMAT = 2
+"""Whatever something in the file means, this number says: it changes with the meaning. 1: the row of counts may count
+all rows, or those up to its `last_id`; 2: those up to its `last_id`, as light commits leave it."""
+OLDEST_FORMAT = 1
 DB_NAME = "journal.db"
 
 RUN_BITS = 20

@@ -16,8 +16,14 @@ import msgspec
 from sidecar.journal import reading, schema
 from sidecar.journal.connection import BUSY_SECONDS, Damaged, NewerFormat, connect, transaction
 from sidecar.journal.reading import Counts, read_counts, read_setting, sound_letter
-from sidecar.journal.schema import DB_NAME, FORMAT, RUN_BITS, RUN_LENGTH
+from sidecar.journal.schema import DB_NAME, FORMAT, OLDEST_FORMAT, RUN_BITS, RUN_LENGTH
 from sidecar.journal.seal import DeadLetter, Row, appended_at, mark, pack, seal_attempts, seal_letter, seal_text
+from sidecar.logs import get_logger
+
+LOOK_AT_ROWS = 1_000
+"""Rows that are counted at each start, a few milliseconds: more than a row of counts says that holds fewer."""
+
+log = get_logger()
 
 
 class Addition(msgspec.Struct):
@@ -86,6 +92,7 @@ class Store:
             self.db.executescript(schema.COMMIT_VIEW)
             self.noted = {row[0] for row in self.db.execute("SELECT id FROM attempts").fetchall()}
             self._look_for_uncounted()
+            self._mend_counts()
         except BaseException:
             self.db.close()
             raise
@@ -109,12 +116,50 @@ class Store:
             said = self.setting("format")
         except sqlite3.OperationalError as error:
             raise Damaged(str(error)) from error
-        if said is None and header == FORMAT:
-            self.set_setting("format", str(FORMAT))
+        self._older = OLDEST_FORMAT <= header < FORMAT
+        if said is None and OLDEST_FORMAT <= header <= FORMAT:
+            self.set_setting("format", str(header))
         elif said is not None and said.isdigit() and int(said) == header > FORMAT:
             raise NewerFormat(header)
-        elif said != str(FORMAT) or header != FORMAT or application != schema.APPLICATION_ID:
+        elif said != str(header) or not OLDEST_FORMAT <= header <= FORMAT or application != schema.APPLICATION_ID:
             raise Damaged(f"its header says format {header}, its contents {said}")
+
+    def _mend_counts(self) -> None:
+        """Recounts the rows of an older format, and where the first of them are more than the counts say."""
+        counts = self.counts()
+        if self._older:
+            self.recount()
+            with transaction(self.db):
+                self.db.execute(f"PRAGMA user_version = {FORMAT}")
+                self.set_setting("format", str(FORMAT))
+        elif self._has_more("jobs", counts.jobs) or self._has_more("dead", counts.dead):
+            self.recount()
+
+    def _has_more(self, table: str, said: int) -> bool:
+        """Whether there are more rows than are counted, as far as that is seen without a scan."""
+        if said >= LOOK_AT_ROWS:
+            return False
+        try:
+            return self._one(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT ?)", (said + 1,)) > said  # noqa: S608
+        except sqlite3.DatabaseError:
+            return False  # what is damaged is seen to where it is read
+
+    def recount(self) -> Counts:
+        """Makes the counts of jobs and dead letters fit the rows, by a scan; says what was wrong."""
+        counts = self.counts()
+        jobs, dead = self._one("SELECT count(*) FROM jobs"), self._one("SELECT count(*) FROM dead")
+        if (jobs, dead) != (counts.jobs, counts.dead):
+            log.error(
+                "journal_counts_mended",
+                message=(
+                    f"The journal's counts said {counts.jobs:,} jobs and {counts.dead:,} dead letters, "
+                    f"and there are {jobs:,} and {dead:,}: mended"
+                ),
+                jobs=jobs,
+                dead=dead,
+            )
+        self.set_counts(Counts(jobs, dead, counts.damaged, counts.last_id))
+        return self.counts()
 
     def _one(self, sql: str, parameters: Sequence[object] = ()) -> int:
         row = self.db.execute(sql, parameters).fetchall()

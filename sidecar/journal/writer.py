@@ -101,6 +101,11 @@ class Writer:
         """Why jobs aren't accepted."""
         return self._ended or self._broken or self._full
 
+    @property
+    def broken(self) -> bool:
+        """Whether something failed and isn't mended."""
+        return self._broken is not None or self._damage is not None
+
     def put(self, request: Request) -> None:
         """Queues a request; they are looked at in this order."""
         self.inlet.put(request)

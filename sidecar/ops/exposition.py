@@ -89,6 +89,7 @@ def _jobs(counts: Counts, mode: str) -> Iterator[Metric]:
     rejected.add_metric(("told",), counts.rejected - counts.dead)
     rejected.add_metric(("dead_letter",), counts.dead)
     yield rejected
+    yield _counter("jobs_recovered", "Stored jobs that nobody knew of, by a defect, found and sent.", counts.recovered)
     yield _counter("jobs_in_doubt", "Jobs sent whose reply was lost or came too late.", counts.in_doubt)
     yield _counter("jobs_resent", "Jobs sent again.", counts.resent)
 

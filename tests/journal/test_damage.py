@@ -163,14 +163,14 @@ async def test_a_newer_format_stops_the_start(tmp_path: Path) -> None:
     async with running(tmp_path) as journal:
         await appended(journal, [payload(0)])
     with sqlite3.connect(tmp_path / "journal.db") as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
     async with running(tmp_path) as journal:  # the header alone is damage, not a newer format
         assert len(await everything(journal)) == 1
     store = Store(tmp_path)
-    store.set_setting("format", "2")
-    store.db.execute("PRAGMA user_version = 2")
+    store.set_setting("format", "3")
+    store.db.execute("PRAGMA user_version = 3")
     store.close()
-    with pytest.raises(StartError, match=r"written by a later version \(format 2, this one knows 1\)"):
+    with pytest.raises(StartError, match=r"written by a later version \(format 3, this one knows 2\)"):
         opened(tmp_path)
 
 
