@@ -131,6 +131,8 @@ class Sidecar:
         if journal.recovery.unclean:
             at_most = self.settings.pipeline_depth * self.settings.batch_max_size + SETTLE_BUFFER
             self.report.after_a_crash(journal.waiting, at_most=at_most)
+        elif journal.recovery.replaced:
+            self.report.after_a_copy(journal.waiting)
 
     @property
     def failed(self) -> trio.Event:
@@ -246,7 +248,8 @@ async def serve(
             edges.cancel_scope.cancel()
         forwarding.cancel_scope.cancel()
     sidecar.end_logs()
-    code = last_words(journal.waiting if journal is not None else 0, sidecar.forwarder.left())
+    waiting, saved_in = (journal.waiting, journal.saved_in) if journal is not None else (0, None)
+    code = last_words(waiting, sidecar.forwarder.left(), saved_in=saved_in)
     if sidecar.failed.is_set():
         failed_words()
         return code or 1

@@ -49,6 +49,25 @@ class LinkReport:
             waiting=waiting,
         )
 
+    def after_a_copy(self, waiting: int) -> None:
+        """The journal is a copy of some time: all that waits in it may have been delivered since.
+
+        Args:
+            waiting: jobs in the journal.
+        """
+        if not waiting:
+            return
+        self._counts.in_doubt += waiting
+        self._in_doubt = self._counts.in_doubt
+        self._floods.warning(
+            trio.current_time(),
+            "copy_in_doubt",
+            message=f"The journal is not the file that the last run closed, but a copy: if it is an older one, its "
+            f"{waiting:,} jobs may be in Faktory already, and will be there twice",
+            in_doubt=waiting,
+            waiting=waiting,
+        )
+
     def changed(self) -> None:
         """The link came up or went down; called after the forwarder has heard of it."""
         link, now = self._link, trio.current_time()

@@ -142,12 +142,13 @@ async def _until(reached: Callable[[], bool]) -> None:
         await trio.sleep(STEP)
 
 
-def last_words(waiting: int, left: Left) -> int:
+def last_words(waiting: int, left: Left, *, saved_in: Path | None = None) -> int:
     """Say what became of the jobs that were not settled.
 
     Args:
         waiting: that stay in the journal.
         left: what the forwarder had of them, and of those that were nowhere else.
+        saved_in: where the journal was copied to, since its path named something else.
 
     Returns:
         the process's exit code.
@@ -159,7 +160,10 @@ def last_words(waiting: int, left: Left) -> int:
         said.append(
             f"{left.doubtful:,} were only in memory and are in doubt: sent without a reply, they may be in Faktory."
         )
-    if waiting:
+    if waiting and saved_in is not None:
+        how = f"`faktory-sidecar journal send --journal-dir {saved_in}` sends them"
+        said.append(f"{waiting:,} jobs are in {saved_in}, since the journal's path named something else: {how}.")
+    elif waiting:
         said.append(f"{waiting:,} jobs stay in the journal and leave at the next start.")
     if left.stored_doubtful:
         said.append(f"{left.stored_doubtful:,} of them were sent without a reply, and may be in Faktory twice then.")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
@@ -19,6 +20,7 @@ from sidecar.journal import questions
 from sidecar.journal.host import ask_sqlite, is_refused_write, why
 from sidecar.journal.inlet import Inlet
 from sidecar.journal.lock import Lock
+from sidecar.journal.place import Place
 from sidecar.journal.recovery import Recovery, make_directory, open_store, prepare
 from sidecar.journal.requests import Append, Ask, Bury, Done, News, Note, Requeue, Settle, Stop
 from sidecar.journal.seal import DeadLetter, Row
@@ -60,7 +62,7 @@ class Journal:
         on_commit: called with the jobs a transaction added and the seconds it took.
     """
 
-    def __init__(self, store: Store, space: Space, lock: Lock, recovery: Recovery) -> None:
+    def __init__(self, store: Store, space: Space, place: Place, lock: Lock, recovery: Recovery) -> None:
         """Use `open`."""
         counts = store.counts()
         self.recovery = recovery
@@ -77,13 +79,14 @@ class Journal:
         self.on_commit: Callable[[int, float], None] | None = None
         self._numbering = threading.Lock()  # ids rise in the order of the queue
         self._first = self._next = store.highest_id() + 1
-        self._lock = lock
+        self._lock, self._place = lock, place
         self._leaving: dict[int, Sequence[int]] = {}
         self._leavings = 0
         self._told: deque[News] = deque()
         self._writer = Writer(
             store,
             space,
+            place,
             tell=self._told.append,
             call=self._call,
             found_flagged=self._found_flagged,
@@ -124,15 +127,16 @@ class Journal:
             lost = what_is_lost(file_system(directory))
             if lost is not None:
                 log.warning("journal_volume", message=f"The journal's volume keeps less than it should: {lost}")
-            return cls(store, space, lock, recovery)
+            return cls(store, space, Place(directory, lock), lock, replace(recovery, replaced=lock.replaced))
         except BaseException as error:
             if store is not None:
                 store.close()
             cramped = is_refused_write(error) and (directory / RESERVE_NAME).exists()
-            if lock is not None:
-                lock.release(clean=(cramped or isinstance(error, StartError)) and not lock.unclean)
             if cramped:  # a full disk has no room even for the lock's text: what the reserve is for
                 (directory / RESERVE_NAME).unlink()
+            if lock is not None:
+                lock.release(clean=(cramped or isinstance(error, StartError)) and not (lock.unclean or lock.replaced))
+            if cramped:
                 return cls.open(directory, upstream=upstream, max_bytes=max_bytes, adopt=adopt)
             if isinstance(error, OSError | sqlite3.Error):
                 raise StartError(f"journal {directory} can't be opened: {why(error)}") from error
@@ -151,6 +155,11 @@ class Journal:
     def broken(self) -> bool:
         """Whether the disk is in trouble: it refuses, or hangs."""
         return self._closed or self._writer.broken or self.busy_for > STALLED
+
+    @property
+    def saved_in(self) -> Path | None:
+        """After `run`: where its jobs are, since its path named something else at the end; None: in the journal."""
+        return self._place.elsewhere
 
     @property
     def inlet(self) -> Inlet:

@@ -6,7 +6,8 @@ directories.
 
 The database file itself is never opened for this: closing any descriptor of it would drop SQLite's POSIX locks. The
 kernel releases a `flock` with its process, however that ends, so a lock is never stale; what the file says survives,
-and a text in an unheld file is how an unclean stop is known.
+and an owner's name in an unheld file is how an unclean stop is known. A clean one leaves there how the database looked,
+so that a copy that was put in its place is known, though not a volume that was set back as a whole.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pathlib import Path
 import msgspec
 
 from sidecar.errors import StartError
+from sidecar.journal.birth import birth_of
+from sidecar.journal.schema import DB_NAME
 
 LOCK_NAME = "owner"
 _NO_SUCH_LOCK = frozenset({errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -38,6 +41,31 @@ class Owner(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host} since {self.since}"
+
+
+class Closed(msgspec.Struct, frozen=True):
+    """The mark of a clean stop: when the database was made, its inode, its last change (ns), its size in bytes."""
+
+    made: int
+    inode: int
+    changed: int
+    size: int
+
+
+def _mark(database: Path) -> Closed | None:
+    try:
+        found = os.stat(database)
+    except FileNotFoundError:
+        return None
+    return Closed(birth_of(database), found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+def _closed(descriptor: int) -> Closed | None:
+    """What the last clean stop noted; None where it noted nothing, or wasn't clean."""
+    try:
+        return msgspec.json.decode(os.pread(descriptor, 4096, 0), type=Closed)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _said(descriptor: int) -> tuple[Owner | None, bool]:
@@ -88,6 +116,7 @@ class Lock:
     Attributes:
         directory: its descriptor, which goes on naming it wherever it is moved.
         unclean: the owner before us didn't close the journal.
+        replaced: it did, and the database is not the file that it closed: a copy, an older one perhaps.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -126,7 +155,9 @@ class Lock:
                 )
         finally:
             os.close(second)
-        self.unclean = unclean
+        closed = _closed(self._descriptor)
+        self.unclean = unclean and closed is None
+        self.replaced = closed is not None and closed != _mark(directory / DB_NAME)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._write(msgspec.json.encode(Owner(os.getpid(), socket.gethostname(), now)))
 
@@ -147,7 +178,8 @@ class Lock:
         """
         try:
             if clean:
-                self._write(b"")
+                closed = _mark(self._path.with_name(DB_NAME))
+                self._write(b"" if closed is None else msgspec.json.encode(closed))
         finally:
             self._close()
 

@@ -17,6 +17,8 @@ from sidecar.logs import get_logger
 
 MEND_FIRST, MEND_LAST = 0.05, 1.0
 """Seconds between attempts to mend: the first, doubled up to the last."""
+FULL_SAID_EVERY = 10.0
+"""Seconds between two lines about a full journal: beside a slow link it is full and not full many times a second."""
 
 log = get_logger()
 
@@ -26,6 +28,7 @@ class Mending:
 
     Attributes:
         due: monotonic second of the next attempt.
+        full: why there is no room for jobs; None: there is.
         wal_stands: something failed since the WAL was last moved as a whole.
     """
 
@@ -33,7 +36,9 @@ class Mending:
         self._space = space
         self._in_doubt = False  # a failed commit's frames may stand in the WAL, and come back
         self._pause = MEND_FIRST
+        self._full_said_at = -FULL_SAID_EVERY
         self.wal_stands = False
+        self.full: str | None = None
         self.due = 0.0
 
     def failed(self, error: Exception, *, first: bool) -> str:
@@ -75,6 +80,14 @@ class Mending:
             except sqlite3.Error as error:
                 return f"disk full: the write-ahead log can't be moved into the database ({error})"
         return self._space.disk_lacks()
+
+    def note_full(self, lacking: str | None) -> None:
+        """Remembers why there is no room for jobs, if there is none, and says so."""
+        now = time.monotonic()
+        if lacking is not None and self.full is None and now >= self._full_said_at + FULL_SAID_EVERY:
+            self._full_said_at = now
+            log.error("journal_full", message=f"Jobs are refused: {lacking}")
+        self.full = lacking
 
     def _cut_wal(self, store: Store) -> None:
         if not store.checkpoint(truncate=True):

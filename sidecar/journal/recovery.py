@@ -41,6 +41,7 @@ class Recovery:
     Attributes:
         jobs, dead: that wait; that are dead letters.
         unclean: the last owner didn't close the journal.
+        replaced: it did, but its file isn't the one that was closed: a copy was put in its place.
         damaged: rows that were set aside because their seal didn't fit.
         unknown_bytes: bytes of the files that could not be read: at most so much of the jobs is unknown.
         set_aside: where a copy of the damaged files is.
@@ -49,6 +50,7 @@ class Recovery:
     jobs: int = 0
     dead: int = 0
     unclean: bool = False
+    replaced: bool = False
     damaged: int = 0
     unknown_bytes: int = 0
     set_aside: Path | None = None

@@ -196,4 +196,4 @@ def _writing(directory: Path) -> Iterator[sqlite3.Connection]:
     except (sqlite3.Error, OSError) as error:
         raise StartError(f"journal {directory} can't be written: {error}") from error
     finally:
-        lock.release(clean=clean)
+        lock.release(clean=clean and not lock.replaced)  # the next start is to know

@@ -22,6 +22,7 @@ from sidecar.journal.connection import Damaged, is_damage, is_undone
 from sidecar.journal.inlet import Inlet
 from sidecar.journal.mending import MEND_FIRST, Mending
 from sidecar.journal.pending import GROUP_BYTES, Pending
+from sidecar.journal.place import Place
 from sidecar.journal.reading import Counts
 from sidecar.journal.recovery import Recovery, rebuild
 from sidecar.journal.requests import News, Request
@@ -36,8 +37,6 @@ VACUUM_EVERY = 0.1
 """Seconds between steps of giving space back while jobs come and go."""
 STOP_PATIENCE = 2.0
 """Seconds that a stop waits for a disk that refuses."""
-FULL_SAID_EVERY = 10.0
-"""Seconds between two lines about a full journal: beside a slow link it is full and not full many times a second."""
 
 
 class Writer:
@@ -61,6 +60,7 @@ class Writer:
         self,
         store: Store,
         space: Space,
+        place: Place,
         *,
         tell: Callable[[News], None],
         call: Callable[[], None],
@@ -69,6 +69,7 @@ class Writer:
     ) -> None:
         self._store = store
         self._space = space
+        self._place = place
         self._tell = tell
         self._call = call
         self._call_by = math.inf
@@ -83,10 +84,8 @@ class Writer:
         self._oldest: float | None = None
         self._ended: str | None = None
         self._broken: str | None = None
-        self._full: str | None = None
         self._mending = Mending(space)
         self._upkeep_at = 0.0
-        self._full_said_at = -FULL_SAID_EVERY
         self._was_empty = False
         self._missing = 0
         self._recovery: Recovery | None = None
@@ -99,7 +98,7 @@ class Writer:
     @property
     def fault(self) -> str | None:
         """Why jobs aren't accepted."""
-        return self._ended or self._broken or self._full
+        return self._ended or self._place.lost or self._broken or self._mending.full
 
     @property
     def broken(self) -> bool:
@@ -117,6 +116,7 @@ class Writer:
             self.busy_since = None
             self._collect()
             now = time.monotonic()
+            self._place.look(now)
             if self._broken is not None:
                 self._mend(now)
             while self._broken is None and self._commit_due(now):
@@ -182,24 +182,18 @@ class Writer:
 
     def _room_for_next(self, taken: int = 0) -> bool:
         """Whether the oldest append may be stored beside `taken` bytes; says why not in `fault`."""
+        if self._place.lost is not None:
+            return False
         size = self._pending.appends[0].size
         if size > GROUP_BYTES and taken:
             return False  # it is a transaction of its own
         lacking = self._space.lacks(taken + size)
         if lacking is None and size > GROUP_BYTES:
             lacking = self._space.volume_lacks(size)
-        if lacking is None and self._full is not None:
+        if lacking is None and self._mending.full is not None:
             lacking = self._mending.disk_lacks(self._store)
-        self._note_full(lacking)
+        self._mending.note_full(lacking)
         return lacking is None
-
-    def _note_full(self, lacking: str | None) -> None:
-        if lacking is not None and self._full is None:
-            now = time.monotonic()
-            if now >= self._full_said_at + FULL_SAID_EVERY:
-                self._full_said_at = now
-                log.error("journal_full", message=f"Jobs are refused: {lacking}")
-        self._full = lacking
 
     # committing
 
@@ -285,7 +279,9 @@ class Writer:
 
     def _failed(self, error: Exception) -> None:
         """A step failed: nothing is acknowledged until `_mend` has succeeded."""
-        if isinstance(error, Damaged) or (isinstance(error, sqlite3.Error) and is_damage(error)):
+        self._place.look_now()  # a file that is gone looks like a disk that fails
+        damage = isinstance(error, Damaged) or (isinstance(error, sqlite3.Error) and is_damage(error))
+        if damage and self._place.lost is None:  # else the files of that name are another's
             self._rebuild(error)
             return
         fault = self._mending.failed(error, first=self._broken is None)
@@ -304,6 +300,7 @@ class Writer:
         assert self._damage is not None
         self._store, self._recovery = rebuild(self._space.directory, self._damage)
         self._damage = None
+        self._place.remember()
         self._resolve()
 
     def _resolve(self) -> None:
@@ -328,7 +325,7 @@ class Writer:
             self._failed(error)
             return
         self._broken = None
-        self._note_full(lacking)
+        self._mending.note_full(lacking)
         if lacking is None:
             log.info("journal_mended", message="The journal's disk works again")
 
@@ -374,8 +371,10 @@ class Writer:
 
     def _upkeep(self, now: float) -> None:
         self._upkeep_at = now + UPKEEP_EVERY
+        if self._place.lost is not None:
+            return  # the figures of another's files
         self._space.measure(self._store)
-        self._note_full(self._mending.disk_lacks(self._store) or self._space.lacks(1))
+        self._mending.note_full(self._mending.disk_lacks(self._store) or self._space.lacks(1))
         if self._store.changed_elsewhere():
             self._counts = self._store.counts()
             self._look_for_flagged()
@@ -404,6 +403,10 @@ class Writer:
             self._counts = self._store.counts()
 
     def _close(self) -> None:
+        self._place.look_now()
+        if self._place.lost is not None and self._damage is None:
+            self._place.save(self._store, self._counts)
+            return
         try:
             if self._broken is None:
                 self._store.checkpoint(truncate=True)
