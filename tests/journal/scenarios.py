@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from sidecar.errors import Refusal
+from sidecar.forwarder.audit import Audit, Known
 from sidecar.journal import DeadLetter, Journal
 from tests.journal.running import MIB, Answer, appended, everything, number_of, payload, running, settled, until
 
@@ -173,6 +174,43 @@ async def stop_on_broken_disk(directory: Path) -> None:
     async with running(directory) as journal:
         assert journal.recovery.unclean
         assert {0, 1} <= {number_of(row) for row in await everything(journal)}
+
+
+async def audited(directory: Path) -> None:
+    """Beside a disk that fails and then hangs the audit never takes a delivered job for an unknown one."""
+    recovered: list[int] = []
+    async with running(directory) as journal:
+        await appended(journal, [payload(number) for number in range(200)])
+        audit = Audit(
+            journal,
+            known=lambda: Known({*journal.leaving(), *range(151, 201)}),
+            delivered=lambda: 0,
+            recover=recovered.extend,
+        )
+
+        async def look() -> None:
+            while True:
+                await audit.look()
+                await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            known_later = set(range(1, 151))
+            audit._known = lambda: Known({*known_later, *journal.leaving(), *range(151, 201)})
+            for first, trouble in ((1, f"sync journal.db fail {errno.EIO}"), (76, "sync -wal delay 0")):
+                rule(trouble)
+                ids = range(first, first + 75)
+                journal.settle(ids)  # delivered; from now on only the unconfirmed deletion knows them
+                known_later.difference_update(ids)
+                await trio.sleep(1.5)
+                rule()
+                await until(lambda: not journal.leaving() and journal.fault is None)
+            await trio.sleep(0.3)
+            assert recovered == [], recovered
+            assert journal.waiting == 50
+            audit._known = lambda: Known({*journal.leaving(), *range(161, 201)})
+            await until(lambda: recovered == list(range(151, 161)))  # and what is unknown is found
+            nursery.cancel_scope.cancel()
 
 
 class Acks:

@@ -20,6 +20,7 @@ from tests.journal.conftest import Scenario
         "no_room_at_the_start",
         "read_only",
         "stop_on_broken_disk",
+        "audited",
     ],
 )
 def test_a_disk_that_refuses(scenario: Scenario, tmp_path: Path, name: str) -> None:
