@@ -107,13 +107,9 @@ class Connection:
             self._services.connections.discard(self)
 
     def too_late(self) -> bool:
-        """Hang up on a client that has waited for longer than clients do; true: this one has.
-
-        Some would take the reply to what they have given up for the next command's. What it has sent is carried out.
-        """
-        late = self._replies.owed > 0 or self._channel.unread
-        if late:
-            self._channel.hang_up()
+        """Hang up on a client that waited too long: it would take the reply for its next command's. True: it did."""
+        if late := self._replies.owed > 0 or self._channel.unread:
+            self._channel.hang_up()  # what it has sent is carried out
         return late
 
     async def _serve(self) -> None:
@@ -194,12 +190,10 @@ class Connection:
         """Give up opening for a client that has left and wants nothing: it comes again, and counts upstream."""
         if self._early or self._lines.pending:
             return
-        data = await self._channel.receive()
-        if not data:
+        if data := await self._channel.receive():
+            self._early, self._arrived = self._lines.feed(data), trio.current_time()  # less than the longest line
+        else:
             scope.cancel()
-            return
-        self._early = self._lines.feed(data)  # less than the longest line
-        self._arrived = trio.current_time()
 
     # Commands ------------------------------------------------------------------------------------------------------
 
