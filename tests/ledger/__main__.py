@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from tests.ledger.driver import drive
+from tests.ledger.driver import DRAINING, drive
 from tests.ledger.troubles import TROUBLES
 
 
@@ -17,7 +17,11 @@ def main() -> int:
     parser.add_argument("--round", type=int, default=25, help="kills between two counts (default 25)")
     parser.add_argument("--seed", type=int, default=None, help="of the dice (default: the day, 20260131)")
     parser.add_argument(
-        "--without", action="append", default=[], metavar="NAME", help=f"leave out: {', '.join([*TROUBLES, 'SIGHUP'])}"
+        "--without",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"leave out: {', '.join([*TROUBLES, *(one.name for one in DRAINING)])}",
     )
     options = parser.parse_args()
     seed = int(time.strftime("%Y%m%d")) if options.seed is None else options.seed

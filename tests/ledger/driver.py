@@ -51,7 +51,7 @@ OUTLASTS, ENDS, LONG = 0.4, 0.5, 0.2
 """How often a trouble goes on into the next life, ends within the life, is so long that Faktory gives up."""
 LATEST_REPLY = 6.0
 """Seconds that the slowest reply of a round may take: the promised 4, and what a busy machine adds."""
-DRAINING = (signal.SIGTERM, signal.SIGINT)
+DRAINING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 """Signals that ask for a drain."""
 ARRIVAL_LIMIT = 120.0
 """Seconds of the last drain of a round: all that was acknowledged must be upstream by then."""
@@ -292,7 +292,7 @@ class Driver:
 
     def _spawn(self, *, drain: float | None = None) -> SidecarProcess:
         if drain is None:
-            drain = self._random.choice((1, 30))
+            drain = self._random.choice((1, 5))
         settings = {
             "SIDECAR_UPSTREAM": self._server.url_at(self._scene.link.port),
             "SIDECAR_ACK": "disk",

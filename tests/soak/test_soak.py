@@ -7,7 +7,7 @@ import pytest
 from tests.soak.play import soak
 
 SECONDS = 60.0
-WITHOUT = ("hup", "wide", "wide-hello", "unfinished-hellos", "large-job", "http-wide")
+WITHOUT = ("wide", "wide-hello", "unfinished-hellos", "large-job", "http-wide")
 """What is left to the long one."""
 REPLY_LIMIT = 3.0
 """Seconds: of a machine that isn't asked to be quiet."""
