@@ -259,13 +259,23 @@ class Load(Thread):
 @pytest.mark.parametrize("mode", ["disk", "memory"])
 @pytest.mark.parametrize("kilobytes", [0, 60], ids=["healthy", "slow"])
 def test_a_stop_under_load_says_what_became_of_every_job(
-    faktory_factory: FaktoryFactory, toxiproxy: Toxiproxy, sidecar_process: SidecarFactory, mode: str, kilobytes: int
+    faktory_factory: FaktoryFactory,
+    toxiproxy: Toxiproxy,
+    sidecar_process: SidecarFactory,
+    tmp_path: Path,
+    mode: str,
+    kilobytes: int,
 ) -> None:
     server = faktory_factory()
     link = toxiproxy.link(server.port, round_trip=50)
     if kilobytes:
         link.bandwidth(kilobytes)
-    settings = {"SIDECAR_ACK": mode, "SIDECAR_HTTP_LISTEN": "off", "SIDECAR_DRAIN_TIMEOUT_S": "6"}
+    settings = {
+        "SIDECAR_ACK": mode,
+        "SIDECAR_HTTP_LISTEN": "off",
+        "SIDECAR_DRAIN_TIMEOUT_S": "6",
+        "SIDECAR_JOURNAL_DIR": str(tmp_path / "one-journal"),
+    }
     sidecar = sidecar_process(server.url_at(link.port), settings)
     sidecar.wait_for_event("link_up")
     loads = [Load(sidecar, f"load-{number}") for number in range(2)]
@@ -291,7 +301,7 @@ def test_a_stop_under_load_says_what_became_of_every_job(
         return
     assert (code, lost) == (0, 0)
     assert len(missing) <= waiting
-    again = sidecar_process(server.url, settings)
+    again = sidecar_process(server.url_at(link.port), settings)
     wait_for(lambda: acknowledged <= {job["jid"] for job in server.stored()}, what="all jobs arrive", timeout=30.0)
     assert stop(again) == "Stopped. No job is left behind."
     arrived = [job["jid"] for job in server.stored()]
