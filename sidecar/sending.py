@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
 import trio
 
 from sidecar.app import Sidecar
@@ -10,14 +13,18 @@ from sidecar.config import Settings
 from sidecar.errors import JOBS_LEFT, StartError
 from sidecar.journal import Journal
 from sidecar.journal.schema import DB_NAME
+from sidecar.journal.slots import claimed, left_slots, waiting_in
 from sidecar.logs import get_logger
 from sidecar.signals import INBOX
+from sidecar.stopping import LINK_DOWN_LIMIT
 from sidecar.supervision import supervised
 
 GIVE_UP_AFTER = 30.0
 """Seconds without a link after which what is left stays for another time."""
 REPLIES_WITHIN = 5.0
 """Seconds in which Faktory answers a command, or never."""
+LOOK_AGAIN = 60.0
+"""Seconds between two looks for what `run`s have left."""
 STEP = 0.05
 
 log = get_logger()
@@ -38,6 +45,50 @@ def send_journal(settings: Settings) -> int:
 async def _send(settings: Settings) -> int:
     if not (settings.journal_dir / DB_NAME).exists():
         raise StartError(f"there is no journal in {settings.journal_dir}")
+    journal = await _emptied(settings, asked=None)
+    return JOBS_LEFT if journal.waiting or journal.dead else 0
+
+
+async def beside_left_slots(settings: Settings, serving: Callable[[], Awaitable[int]], *, patience: float = 0.0) -> int:
+    """Serve, and meanwhile send what earlier `run`s left in directories beside ours.
+
+    Args:
+        patience: seconds that this may go on for after the serving has ended.
+
+    Returns:
+        what the serving does.
+    """
+    enough, looked = trio.Event(), trio.Event()
+
+    async def send() -> None:
+        while not enough.is_set():
+            await _send_left_slots(settings, enough)
+            looked.set()
+            with trio.move_on_after(LOOK_AGAIN):
+                await enough.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervised, "left journals", send)
+        code = await serving()
+        with trio.move_on_after(patience):
+            await looked.wait()
+        enough.set()
+    return code
+
+
+async def _send_left_slots(settings: Settings, enough: trio.Event) -> None:
+    """One directory after the other, each as its owner."""
+    for slot in left_slots(settings.journal_dir):
+        try:
+            with claimed(slot) as ours:
+                if ours and not enough.is_set() and waiting_in(slot):
+                    await _emptied(replace(settings, journal_dir=slot), asked=enough)
+        except StartError as error:
+            log.warning("left_journal", message=f"What an earlier run left can't be sent: {error}")
+
+
+async def _emptied(settings: Settings, *, asked: trio.Event | None) -> Journal:
+    """Send what a journal holds, as long as that is of use; the journal, closed."""
     journal = await trio.to_thread.run_sync(
         lambda: Journal.open(
             settings.journal_dir,
@@ -48,7 +99,8 @@ async def _send(settings: Settings) -> int:
     )
     sidecar = Sidecar(settings, journal)
     before, dead = journal.waiting, journal.dead
-    log.info("sending", message=f"Sending {before:,} jobs to {settings.upstream.display}", jobs=before)
+    what = f"Sending {before:,} jobs from {settings.journal_dir} to {settings.upstream.display}"
+    log.info("sending", message=what, jobs=before)
     async with trio.open_nursery() as storing:
         await storing.start(journal.run)
         async with trio.open_nursery() as forwarding:
@@ -56,7 +108,7 @@ async def _send(settings: Settings) -> int:
             forwarding.start_soon(supervised, "forwarder", sidecar.forwarder.run)
             forwarding.start_soon(supervised, "link", sidecar.link.run)
             forwarding.start_soon(supervised, "audit", sidecar.forwarder.audit(journal).run)
-            await _until_empty_or_pointless(sidecar, journal)
+            await _until_empty_or_pointless(sidecar, journal, asked)
             await _finish(sidecar)
             forwarding.cancel_scope.cancel()
         storing.cancel_scope.cancel()
@@ -68,7 +120,7 @@ async def _send(settings: Settings) -> int:
     if doubt:
         message += f", {doubt:,} of them in doubt: sent without a reply, they may be in Faktory"
     say("sent", message=message)
-    return JOBS_LEFT if left or journal.dead else 0
+    return journal
 
 
 async def _finish(sidecar: Sidecar) -> None:
@@ -81,18 +133,22 @@ async def _finish(sidecar: Sidecar) -> None:
     sidecar.forwarder.link_changed()
 
 
-async def _until_empty_or_pointless(sidecar: Sidecar, journal: Journal) -> None:
-    """Return when nothing waits, when the link has been down for long, or at SIGINT or SIGTERM."""
+async def _until_empty_or_pointless(sidecar: Sidecar, journal: Journal, asked: trio.Event | None) -> None:
+    """Return when nothing waits, when the link has been down for long, or when it is asked to, by signals for one."""
+    patience = GIVE_UP_AFTER if asked is None else LINK_DOWN_LIMIT
     async with trio.open_nursery() as nursery:
 
-        async def asked() -> None:
-            with INBOX.reading() as signals:
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
+        async def until_asked() -> None:
+            if asked is not None:
+                await asked.wait()
+            else:
+                with INBOX.reading() as signals:
+                    await anext(signals)
+            nursery.cancel_scope.cancel()
 
-        nursery.start_soon(asked)
+        nursery.start_soon(until_asked)
         up = trio.current_time()
-        while journal.waiting and not journal.failed.is_set() and trio.current_time() - up < GIVE_UP_AFTER:
+        while journal.waiting and not journal.failed.is_set() and trio.current_time() - up < patience:
             if sidecar.link.pipe is not None:
                 up = trio.current_time()
             await trio.sleep(STEP)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from sidecar.config import size_text
 from sidecar.journal.seal import DeadLetter, Row
+from sidecar.journal.slots import left_slots, waiting_in
 from sidecar.journal.visitor import Visitor
 
 
@@ -48,6 +49,7 @@ def status_of(directory: Path) -> dict[str, Any]:
             "set_aside": counts.damaged,
             "oldest": _time(oldest.at) if isinstance(oldest, Row) else None,
             "bytes": visitor.size(),
+            "left_by_runs": {str(slot): waiting_in(slot) for slot in left_slots(directory)},
         }
 
 
@@ -72,6 +74,8 @@ def show_status(found: dict[str, Any]) -> None:
     ]
     if found["set_aside"]:
         lines.append(("damaged", f"{found['set_aside']:,} rows set aside"))
+    for slot, jobs in found["left_by_runs"].items():
+        lines.append(("beside it", f"{slot}: {jobs:,} jobs; the next run or serve sends them"))
     for label, text in lines:
         table.add_row(label, Text(text))
     _console().print(table)

@@ -22,6 +22,7 @@ from sidecar.cli.findings import (
 from sidecar.cli.journal_probe import Contents
 from sidecar.cli.upstream_probe import Upstream
 from sidecar.config import SETTINGS, size_text
+from sidecar.journal.slots import left_slots
 from sidecar.journal.volume import Volume
 
 OK, WARN, FAIL, OFF, NONE = "ok", "warn", "fail", "off", "none"
@@ -78,7 +79,10 @@ def _journal(findings: Findings) -> Row:
         return "journal", FAIL, [place, findings.foreign_journal]
     bound, contents = size_text(settings.journal_max_bytes), findings.contents
     disk = f"{found.kind}, {size_text(found.free)} free, fsync {_ms(found.fsync)}, {_held(contents)}, bound {bound}"
-    notes = [contents.owner and f"open now: {contents.owner}", found.loses] if contents else [found.loses]
+    left = [
+        f"{slot.name}: what a run left; the next run or serve sends it" for slot in left_slots(settings.journal_dir)
+    ]
+    notes = [*left, contents.owner and f"open now: {contents.owner}", found.loses] if contents else [*left, found.loses]
     return "journal", OK if found.loses is None else WARN, [place, disk, *(note for note in notes if note)]
 
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
@@ -19,11 +20,11 @@ from sidecar import logs
 from sidecar.banner import reachable
 from sidecar.cli.journal_probe import look
 from sidecar.cli.options import given_flags, load_and_log, settings_options
-from sidecar.cli.slots import free_slot
 from sidecar.clock import RunningClock
 from sidecar.config import SETTINGS, Ack, Loaded, Settings
 from sidecar.config.gathering import FILE_SUFFIX
 from sidecar.errors import JOBS_LEFT, StartError
+from sidecar.journal.slots import free_slot
 from sidecar.journal.volume import file_system, what_is_lost
 from sidecar.signals import ENDED_BY, INBOX, INSISTING, name_of
 from sidecar.stopping import Stop
@@ -121,12 +122,15 @@ async def around(loaded: Loaded, command_line: Sequence[str], environ: Mapping[s
         StartError: the sidecar or the command could not be started; alone or in a group.
     """
     from sidecar.app import serve
+    from sidecar.sending import beside_left_slots
 
     stop, served = Stop(), 0
 
     async def serving(task_status: trio.TaskStatus[Listening]) -> None:
         nonlocal served
-        served = await serve(loaded.settings, stop=stop, task_status=task_status)
+        settings = loaded.settings
+        serving = partial(serve, settings, stop=stop, task_status=task_status)
+        served = await beside_left_slots(settings, serving, patience=settings.drain_timeout)
 
     with INBOX.reading() as signals:
         async with trio.open_nursery() as forwarding:

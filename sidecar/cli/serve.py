@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from dataclasses import replace
+from functools import partial
 
 import click
 
@@ -39,9 +40,10 @@ def _serve(settings: Settings) -> int:
 
     from sidecar.app import serve
     from sidecar.clock import RunningClock
+    from sidecar.sending import beside_left_slots
 
     _allow_many_connections()
-    return trio.run(serve, settings, clock=RunningClock())
+    return trio.run(beside_left_slots, settings, partial(serve, settings), clock=RunningClock())
 
 
 def _allow_many_connections() -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.cli.run import child_environment, local_url
-from sidecar.cli.slots import free_slot
 from sidecar.config import load
 from sidecar.errors import StartError
+from sidecar.journal.slots import free_slot
 from tests.cli.command_line import TIMEOUT, sidecar
 from tests.real.polling import wait_for
 from tests.real.sidecar_command import clean_environment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.clients.programs import GO, NODE_WORKER, PYFAKTORY, Library
 from tests.conftest import FaktoryFactory
 from tests.e2e.conftest import RunProgram
 from tests.real.polling import wait_for
+from tests.real.sidecar_command import clean_environment
 from tests.real.toxiproxy_server import Toxiproxy
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -74,3 +76,42 @@ def test_a_worker_under_run_works(
     children = sorted(job["jid"] for job in faktory.stored("children"))
     assert children == sorted(f"{job['jid']}-child" for job in jobs)
     assert faktory.info()["faktory"]["total_processed"] == len(jobs)
+
+
+PUSH = """
+import os, socket, sys, urllib.parse
+url = urllib.parse.urlsplit(os.environ["FAKTORY_URL"])
+peer = socket.create_connection((url.hostname, url.port), 5)
+replies = peer.makefile("rb")
+replies.readline()
+peer.sendall(b'HELLO {"v":2}\\r\\nPUSH {"jid":"%s","jobtype":"T","args":[]}\\r\\n' % sys.argv[1].encode())
+assert replies.readline() == replies.readline() == b"+OK\\r\\n"
+if sys.argv[2:]:
+    print("pushed", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_overlapping_runs_left_in_an_outage_leaves_with_the_next(
+    faktory_factory: FaktoryFactory, toxiproxy: Toxiproxy, tmp_path: Path
+) -> None:
+    faktory = faktory_factory()
+    link = toxiproxy.link(faktory.port)
+    link.disable()
+    environ = clean_environment(
+        {"SIDECAR_UPSTREAM": faktory.url_at(link.port), "HOME": str(tmp_path), "XDG_STATE_HOME": ""}
+    )
+    python = [sys.executable, "-m", "sidecar", "run", "--", sys.executable, "-c"]
+    with subprocess.Popen(
+        [*python, PUSH, "first-run-1", "wait"], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdout is not None
+        assert first.stdin is not None
+        assert first.stdout.readline() == b"pushed\n"
+        subprocess.run([*python, PUSH, "second-run-2"], env=environ, timeout=60)
+        first.stdin.close()
+        first.wait(60)
+    link.enable()
+    assert faktory.stored() == []
+    subprocess.run([*python, "pass"], env=environ, check=True, timeout=60)
+    assert sorted(job["jid"] for job in faktory.stored()) == ["first-run-1", "second-run-2"]

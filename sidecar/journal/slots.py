@@ -1,20 +1,24 @@
 """A journal directory for each `run` that goes on at a time: the first free one of a numbered few.
 
 A journal has one owner, and cron jobs overlap. What a `run` could not deliver stays in its directory, and leaves with
-the next `run` that gets it.
+the next `run` or `serve` that finds it there.
 """
 
 from __future__ import annotations
 
 import fcntl
+import glob
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from sidecar.errors import StartError
+from sidecar.journal.schema import DB_NAME
+from sidecar.journal.visitor import Visitor
 
 SLOT_NAME: Final = "slot"
 MAX_SLOTS: Final = 1_000  # a thousand runs at a time on one machine are a mistake, not a load
@@ -43,6 +47,37 @@ def free_slot(directory: Path) -> Iterator[Path]:
             os.close(descriptor)
         if number == MAX_SLOTS:
             raise StartError(f"{MAX_SLOTS:,} runs have journals beside {directory}; set SIDECAR_JOURNAL_DIR")
+
+
+def left_slots(directory: Path) -> list[Path]:
+    """The directories of `run`s beside this one, or beside that of which this is one, in which there is a journal."""
+    name = re.sub(r"\.run-\d+$", "", directory.name)
+    beside = directory.parent.glob(f"{glob.escape(name)}.run-*")
+    return sorted(path for path in beside if path != directory and (path / DB_NAME).exists())
+
+
+def waiting_in(slot: Path) -> int:
+    """Jobs that wait in its journal.
+
+    Raises:
+        StartError: it can't be read.
+    """
+    with Visitor(slot) as visitor:
+        return visitor.counts().jobs
+
+
+@contextmanager
+def claimed(slot: Path) -> Iterator[bool]:
+    """Keep a slot from others until the context ends; False when somebody has it, or it can't be had."""
+    try:
+        descriptor = os.open(slot / SLOT_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _locked(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _locked(descriptor: int) -> bool:
