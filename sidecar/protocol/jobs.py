@@ -28,6 +28,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from sidecar.protocol.large import LARGE, MAX_ELEMENTS, has_many_elements, reduced
 from sidecar.protocol.names import folded
 
 MIN_JID: Final = 8  # bytes; characters are counted here, which are never more
@@ -113,7 +114,7 @@ def _second(whole: int) -> bytes:
     return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
-def examine(payload: bytes, stamp: bytes) -> Job | None:
+def examine(payload: bytes, stamp: bytes, *, light: bool = False) -> Job | None:
     """The job, stamped, when Faktory is certain to accept it; None when that is in doubt.
 
     `created_at` is appended where it is absent, null or empty, `retry` where it is absent or null, as the last keys; no
@@ -122,9 +123,15 @@ def examine(payload: bytes, stamp: bytes) -> Job | None:
     Args:
         payload: what follows `PUSH `.
         stamp: the `created_at` for a job that has none, see `stamp`.
+        light: it is known to cost little, however long it is.
     """
     if _NEWLINE in payload:
         return None  # it would end the line upstream
+    if len(payload) > _SHORT:
+        if len(payload) > LARGE and not light:
+            return _examine_large(payload, stamp)
+        if _depth(payload) > MAX_DEPTH or _may_overflow(payload):
+            return None
     try:
         fields = _decode(payload)
     except _BAD_JSON:
@@ -147,8 +154,6 @@ def examine(payload: bytes, stamp: bytes) -> Job | None:
     for field in (fields.reserve_for, fields.backtrace, fields.enqueued_at, fields.failure):
         if field is not UNSET:
             known += 1
-    if len(payload) > _SHORT and (_depth(payload) > MAX_DEPTH or _may_overflow(payload)):
-        return None
     # One colon for each known key and no other: no unknown key and none twice; see `_keys_are_plain`.
     if payload.count(b":") != known and not _keys_are_plain(payload, known, fields):
         return None
@@ -164,6 +169,17 @@ def examine(payload: bytes, stamp: bytes) -> Job | None:
     return Job(fields.jid, payload, "unique_for" in custom or "bid" in custom)
 
 
+def _examine_large(payload: bytes, stamp: bytes) -> Job | None:
+    """As `examine`, without building what is long in it. What would cost too much is in doubt: Faktory may judge it."""
+    short = reduced(payload)
+    job = examine(short, stamp, light=True) if short is not None else None
+    if short is None or job is None:
+        return None
+    end = short.rindex(b"}")
+    stamps = job.payload[end : len(job.payload) - len(short) + end]
+    return Job(job.jid, _append(payload, stamps) if stamps else payload, job.confirmed)
+
+
 def examine_array(array: bytes, stamp: bytes) -> list[Job] | None:
     """The jobs of a `PUSHB`, in order; None when it is no array or any of its elements is in doubt.
 
@@ -171,9 +187,13 @@ def examine_array(array: bytes, stamp: bytes) -> list[Job] | None:
         array: what follows `PUSHB `.
         stamp: as for `examine`, the same for all, as Faktory does it.
     """
+    if len(array) > LARGE and has_many_elements(array):
+        return None
     try:
         elements = _decode_array(array)
     except _BAD_JSON:
+        return None
+    if len(elements) > MAX_ELEMENTS:
         return None
     jobs = []
     for element in elements:
@@ -284,6 +304,8 @@ def _is_utf8(payload: bytes) -> bool:
 def _append(payload: bytes, members: bytes) -> bytes:
     """The payload with `members`, a comma before each, as the last of its object, which is not empty."""
     if payload[-1] == _CLOSING_BRACE:
+        if len(payload) > LARGE:
+            return b"".join((memoryview(payload)[:-1], members, b"}"))  # copied once
         return b"%b%b}" % (payload[:-1], members)
     end = payload.rindex(b"}")
     return b"%b%b%b" % (payload[:end], members, payload[end:])
