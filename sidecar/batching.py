@@ -35,6 +35,8 @@ class Place(enum.IntEnum):
     SENT = 4
     DROPPED = 5
     """Its producer was told that it was not sent."""
+    OVER = 6
+    """Settled."""
 
 
 class Entry(msgspec.Struct, eq=False):

@@ -23,9 +23,10 @@ from sidecar.forwarder.outcome import Unreadable, check_single, refused_as_a_who
 from sidecar.forwarder.pacing import Pacing
 from sidecar.forwarder.settlement import Settlement
 from sidecar.journal import Journal
-from sidecar.logs import TIMEOUT, FloodLog, FlushLog, get_logger
+from sidecar.logs import TIMEOUT, FloodLog, FlushLog, defect, get_logger
 from sidecar.metrics import Counts
 from sidecar.origins import Epoch
+from sidecar.supervision import supervised
 from sidecar.upstream.link import Link
 from sidecar.upstream.pipe import Pipe
 from sidecar.upstream.refusals import Meaning, meaning
@@ -183,7 +184,7 @@ class Forwarder:
         """Send what is due when its time comes, until cancelled."""
         async with trio.open_nursery() as nursery:
             if self._backlog is not None:
-                nursery.start_soon(self._backlog.run)
+                nursery.start_soon(supervised, "backlog", self._backlog.run)
             while True:
                 self._wake = trio.Event()
                 self._asleep_until = -math.inf
@@ -199,7 +200,7 @@ class Forwarder:
         pipe = self._link.pipe
         if pipe is not None:
             while self._may_send(pipe, now) and (batch := self._batcher.take(now)) is not None:
-                self._send(pipe, batch, now)
+                self._try_to_send(pipe, batch, now)
         if self._backlog is not None:
             self._backlog.check()
         if self._next_due() < self._asleep_until:
@@ -237,7 +238,11 @@ class Forwarder:
 
     def _may_send(self, pipe: Pipe, now: float) -> bool:
         return (
-            self._load <= self._window and now >= self._pacing.hold_until and pipe.lost is None and not self._stalled()
+            self._load <= self._window
+            and now >= self._pacing.hold_until
+            and pipe.lost is None
+            and pipe is self._link.pipe
+            and not self._stalled()
         )
 
     def _send(self, pipe: Pipe, batch: Batch, now: float) -> None:
@@ -263,7 +268,7 @@ class Forwarder:
         if not batch.single:
             self._flush_log.flushed(len(batch.entries), _REASONS[batch.reason], now)
         self._flying.add(batch)
-        pipe.send(command, partial(self._answered, batch))
+        pipe.send(command, partial(self._outcome, batch))
 
     def _weight(self, batch: Batch) -> int:
         return 1 if batch.single and self._depth > 1 else self._batcher.limits.jobs
@@ -334,8 +339,9 @@ class Forwarder:
         given_up = [entry for entry in batch.entries if entry.place == Place.DROPPED]
         if not given_up:
             return batch.entries
+        wanted = [entry for entry in batch.entries if entry.place != Place.DROPPED]
         self._settlement.over(given_up)
-        return [entry for entry in batch.entries if entry.place != Place.DROPPED]
+        return wanted
 
     def _again(self, entries: list[Entry]) -> None:
         if entries:
@@ -408,6 +414,28 @@ class Forwarder:
             )
         else:
             self._batcher.offer([entry], linger=False)
+
+    # Defects -------------------------------------------------------------------------------------------------------
+
+    def _try_to_send(self, pipe: Pipe, batch: Batch, now: float) -> None:
+        try:
+            self._send(pipe, batch, now)
+        except Exception as error:
+            self._fell(batch, error)
+
+    def _outcome(self, batch: Batch, reply: bytes | None) -> None:
+        try:
+            self._answered(batch, reply)
+        except Exception as error:
+            self._fell(batch, error)
+
+    def _fell(self, batch: Batch, error: Exception) -> None:
+        """A defect in the middle of a batch's work: what is not settled and not back in a lane is in doubt."""
+        defect("forwarder", error, "the link is given up, what is in flight is in doubt and sent again")
+        batch.entries = [entry for entry in batch.entries if entry.place in (Place.SENT, Place.DROPPED)]
+        if batch not in self._lost:
+            self._lost.append(batch)
+        self._link.drop("a defect in the forwarder")
 
     def _requeued(self, ids: Sequence[int]) -> None:
         if self._backlog is not None:

@@ -12,7 +12,7 @@ from functools import partial
 
 import trio
 
-from sidecar.batching import ENTRY_OVERHEAD, Entry
+from sidecar.batching import ENTRY_OVERHEAD, Entry, Place
 from sidecar.forwarder.pacing import Pacing
 from sidecar.journal import DeadLetter, Journal
 from sidecar.logs import FloodLog, get_logger
@@ -150,6 +150,7 @@ class Settlement:
     def _end(self, entries: list[Entry]) -> None:
         self.unsettled -= len(entries)
         for entry in entries:
+            entry.place = Place.OVER
             entry.epoch.settle()
         self._settled()
 
