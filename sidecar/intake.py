@@ -114,6 +114,10 @@ class Intake:
         if self._storing is not None:
             self._storing.stop_taking()
 
+    @property
+    def _may_have_room_again(self) -> bool:
+        return not self._stopping and (self._storing is None or not self._storing.failed.is_set())
+
     async def room(self, *, since: float | None = None) -> Refusal | None:
         """Backpressure before refusal: give a full store up to a second to have room again; why not, if it hasn't.
 
@@ -121,7 +125,7 @@ class Intake:
             since: when the command arrived (trio's clock), now by default: commands that came together wait together.
         """
         with trio.move_on_at((trio.current_time() if since is None else since) + FULL_WAIT):
-            while not self._stopping and self.refusal_reason() is not None:  # noqa: ASYNC110 - a disk tells nobody that it has room again
+            while self._may_have_room_again and self.refusal_reason() is not None:  # noqa: ASYNC110 - a disk tells nobody
                 await trio.sleep(0.05)
         reason = self.refusal_reason()
         return Refusal(f"not sent: {reason}", retry=True) if reason is not None else None
