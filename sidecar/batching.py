@@ -2,7 +2,8 @@
 
 Jobs wait in lanes of falling urgency:
 
-1.  *pieces*: batches that upstream refused whole or that killed the link, split; each leaves as it is.
+1.  *pieces*: batches that upstream refused whole or that killed the link, split, and jobs that waited apart from all
+    others; each leaves as it is.
 2.  *again*: jobs that were sent once and came back, in their old order.
 3.  *urgent*: jobs that a barrier or a confirmed reply waits for.
 4.  *waiting*: all others, in the order of acknowledgement. Only these linger.
@@ -39,6 +40,29 @@ class Place(enum.IntEnum):
     """Settled."""
 
 
+class Trouble(msgspec.Struct, frozen=True):
+    """What is held against a job that wasn't simply accepted.
+
+    Attributes:
+        apart: it waits apart, and nobody waits for it.
+        tries: refusals that count towards being refused for good; `counted_at` the time of the latest (seconds of the
+            caller's clock), `delivered` the jobs that upstream had accepted by then.
+        setbacks: passing refusals while others were accepted; `lone` such with an unknown text while none was.
+        kills: links lost with it at the head; `suspected_at` the jobs that upstream had accepted at the first.
+        as_push: a `PUSHB` of it alone was refused: it travels as a `PUSH`.
+    """
+
+    apart: bool = False
+    tries: int = 0
+    counted_at: float = 0.0
+    delivered: int = 0
+    setbacks: int = 0
+    lone: int = 0
+    kills: int = 0
+    suspected_at: int = 0
+    as_push: bool = False
+
+
 class Entry(msgspec.Struct, eq=False):
     """A job on its way upstream.
 
@@ -51,8 +75,7 @@ class Entry(msgspec.Struct, eq=False):
         single: travels as a `PUSH` of its own.
         once: never sent a second time by us.
         doubtful: it was sent, and the link was lost before the reply: nobody may say any more that it was not sent.
-        tries: refusals of unknown meaning so far; `kills`: links lost with it at the head.
-        suspected_at: jobs that upstream had accepted when it was first suspected of killing the link; -1 before that.
+        trouble: None for nearly all of them.
     """
 
     id: int
@@ -65,15 +88,16 @@ class Entry(msgspec.Struct, eq=False):
     single: bool = False
     once: bool = False
     doubtful: bool = False
-    tries: int = 0
-    kills: int = 0
-    suspected_at: int = -1
+    trouble: Trouble | None = None
     place: int = Place.PARKED
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Jobs that leave in one command of `size` bytes; `reason` is why now: `full`, `timeout` or `asked`."""
+    """Jobs that leave in one command of `size` bytes; `reason` is why now: `full`, `timeout` or `asked`.
+
+    When it was sent, upstream had accepted `delivered` jobs.
+    """
 
     entries: list[Entry]
     reason: str
@@ -81,6 +105,7 @@ class Batch:
     alone: bool = False
     """Nothing else may be in flight with it: it is suspected of killing the link."""
     sent_at: float = 0.0
+    delivered: int = 0
     size: int = 0
 
 
@@ -193,6 +218,28 @@ class Batcher:
                     self.hot_bytes += len(entry.payload)
                 self.jobs += len(part)
                 self._pieces.appendleft(Batch(part, "asked", single=batch.single, alone=alone))
+
+    def offer_apart(self, entries: Sequence[Entry]) -> None:
+        """Add jobs in pieces of their own, so that no other job shares a command with them."""
+        piece: list[Entry] = []
+        size, jids = 0, set[str]()
+        for entry in entries:
+            size += len(entry.payload) + 1
+            full = len(piece) >= self.max_jobs or size > self.limits.size
+            if piece and (full or entry.jid in jids or entry.single or piece[0].single):
+                self._add_piece(piece)
+                piece, size, jids = [], len(entry.payload) + 1, set()
+            piece.append(entry)
+            jids.add(entry.jid)
+        if piece:
+            self._add_piece(piece)
+
+    def _add_piece(self, piece: list[Entry]) -> None:
+        for entry in piece:
+            entry.place = Place.PIECES
+            self.hot_bytes += len(entry.payload)
+        self.jobs += len(piece)
+        self._pieces.append(Batch(piece, "asked", single=piece[0].single))
 
     def ask(self) -> None:
         """End the linger of all that waits now."""

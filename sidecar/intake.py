@@ -97,6 +97,11 @@ class Intake:
             return self._forwarder.unsettled - self._forwarder.backlog
         return self._forwarder.unsettled + self.uncommitted
 
+    @property
+    def waiting(self) -> int:
+        """Of these, the jobs that can be expected to be settled soon: what waits apart isn't."""
+        return self.owed - self._forwarder.resting
+
     def refusal_reason(self) -> str | None:
         """Why jobs are not accepted right now; None: they are."""
         if self._stopping:

@@ -147,8 +147,13 @@ async def _until_empty_or_pointless(sidecar: Sidecar, journal: Journal, asked: t
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(until_asked)
+        sidecar.forwarder.hurry()
         up = trio.current_time()
-        while journal.waiting and not journal.failed.is_set() and trio.current_time() - up < patience:
+        while (
+            journal.waiting > sidecar.forwarder.resting
+            and not journal.failed.is_set()
+            and trio.current_time() - up < patience
+        ):
             if sidecar.link.pipe is not None:
                 up = trio.current_time()
             await trio.sleep(STEP)

@@ -94,7 +94,7 @@ class Drain:
         self._announce()
         await self._serve_on(ends)
         self.intake.stop_taking()
-        await _until(lambda: not self.intake.owed or self._sending_ends(ends))
+        await _until(lambda: not self.intake.waiting or self._sending_ends(ends))
         self.forwarder.stop_sending()
         await _until(lambda: not (self.forwarder.in_flight or self.intake.uncommitted) or trio.current_time() >= ends)
 
@@ -105,7 +105,7 @@ class Drain:
         while True:
             await trio.sleep(STEP)
             now = trio.current_time()
-            if self.intake.owed or self.counts.passing:
+            if self.intake.waiting or self.counts.passing:
                 quiet_since = now
             if self.counts.producers:
                 alone_since = now
@@ -129,7 +129,7 @@ class Drain:
         return self.link.pipe is None
 
     def _announce(self) -> None:
-        owed = self.intake.owed
+        owed = self.intake.waiting
         if not owed:
             return
         how = "link down, up to 5 s" if self._down and self.stored else f"up to {self.settings.drain_timeout:g} s"

@@ -27,6 +27,7 @@ from tests.real.toxiproxy_server import Toxiproxy
 NEEDS: dict[str, tuple[str, ...]] = {
     "faktory_parts": ("redis", "faktory"),
     "toxiproxy_server": ("toxiproxy",),
+    "old_parts": ("redis", "faktory-1.5", "faktory-0.9"),
     "go_client": ("go-client",),
     "node_clients": ("node-clients",),
     "manifest_checker": ("manifest-checker",),
@@ -97,6 +98,21 @@ def faktory_parts() -> None:
     require("faktory")
 
 
+@pytest.fixture(scope="session", params=["faktory-1.5", "faktory-0.9"])
+def old_part(request: pytest.FixtureRequest, old_parts: None) -> str:
+    """The name of a Faktory without `PUSHB`."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def old_parts() -> None:
+    """Ends the test unless the old Faktory servers can be had."""
+    require("redis")
+    require("faktory-1.5")
+    require("faktory-0.9")
+
+
 @pytest.fixture(scope="session")
 def go_client() -> Path:
     """Our program around the Go client and worker."""
@@ -164,6 +180,7 @@ class FaktoryFactory(Protocol):
         tls: Certificate | None = None,
         port: int = 0,
         start: bool = True,
+        part: str = "faktory",
     ) -> RealFaktory: ...
 
 
@@ -173,9 +190,14 @@ def faktory_factory(faktory_parts: None) -> Iterator[FaktoryFactory]:
     servers: list[RealFaktory] = []
 
     def make(
-        *, password: str | None = None, tls: Certificate | None = None, port: int = 0, start: bool = True
+        *,
+        password: str | None = None,
+        tls: Certificate | None = None,
+        port: int = 0,
+        start: bool = True,
+        part: str = "faktory",
     ) -> RealFaktory:
-        server = RealFaktory(password=password, tls=tls, port=port)
+        server = RealFaktory(password=password, tls=tls, port=port, part=part)
         servers.append(server)
         if start:
             server.start()

@@ -15,6 +15,7 @@ from sidecar.config import UpstreamAddress
 from sidecar.config.values import literal_address
 from sidecar.protocol.replies import ProtocolError, bulk_body, error_text
 from sidecar.upstream.dial import RECEIVE_BYTES, Connected, Dialer, DialError
+from sidecar.upstream.refusals import knows_pushb
 
 ROUND_TRIPS: Final = 10
 PROBE_TIMEOUT: Final = 20.0  # s for all round trips together
@@ -90,11 +91,14 @@ async def _ask(connected: Connected) -> Upstream:
         start = time.perf_counter()
         reply = await _exchange(connected, EMPTY_BATCH)
         times.append(time.perf_counter() - start)
-    body = bulk_body(await _exchange(connected, INFO)) or b"{}"
+    info = await _exchange(connected, INFO)
+    if (trouble := error_text(info)) is not None:
+        raise ProtocolError(f"INFO was refused: {trouble}")
+    version = msgspec.json.decode(bulk_body(info) or b"{}", type=_Info).server.faktory_version
     return Upstream(
-        version=msgspec.json.decode(body, type=_Info).server.faktory_version,
+        version=version,
         wants_password=connected.greeting.salt is not None,
-        pushb=error_text(reply) is None,
+        pushb=error_text(reply) is None and knows_pushb(version) is not False,
         round_trip=statistics.median(times),
         beyond_private=_is_public(connected.stream),
     )

@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from sidecar.batching import Batcher, Entry
+from sidecar.forwarder.apart import entry_of, jid_of
 from sidecar.forwarder.audit import Known
 from sidecar.forwarder.idranges import IdRanges, includes
 from sidecar.journal import Journal, Row
@@ -30,13 +31,6 @@ PAGE_ROWS = 1_000
 """Rows read at once: a few milliseconds of the writer thread."""
 
 
-class _Jid(msgspec.Struct):
-    jid: str
-
-
-_jid = msgspec.json.Decoder(_Jid)
-
-
 class Backlog:
     """Pages jobs between the journal and the batcher.
 
@@ -44,6 +38,7 @@ class Backlog:
         room: bytes of memory that waiting jobs may take before new ones stay in the journal only.
         arrived: called after jobs were read back into the batcher.
         missing: called with the number of jobs that could not be read back (set aside as damaged by the journal).
+        apart: takes jobs of an earlier run that were tried already: they wait apart.
     """
 
     def __init__(
@@ -54,9 +49,11 @@ class Backlog:
         room: int,
         arrived: Callable[[], object],
         missing: Callable[[int], None],
+        apart: Callable[[Sequence[Row]], None],
     ) -> None:
         self._batcher = batcher
         self._journal = journal
+        self._apart = apart
         self._room = room
         self._arrived = arrived
         self._missing = missing
@@ -159,7 +156,7 @@ class Backlog:
         looked = len(ids) - len(left)
         if epoch is not self._orphans:
             self._coming -= looked
-        self._batcher.offer_urgent([_entry(row, epoch) for row in rows])
+        self._batcher.offer_urgent([entry_of(row, epoch) for row in rows])
         self._count_missing(epoch, looked - len(rows))
         self._arrived()
         await self._put_aside(odd)
@@ -175,14 +172,18 @@ class Backlog:
         unread = sum(map(len, listed)) - sum(self._between(ids, last) for ids in self._promoted.values())
         self.jobs -= unread
         entries: list[Entry] = []
+        tried: list[Row] = []
         for row in rows:
             if row.id <= self._orphans_to:
                 self._orphans_left -= 1
                 self.jobs -= 1
-                entries.append(_entry(row, self._orphans))
+                if row.attempts:
+                    tried.append(row)
+                else:
+                    entries.append(entry_of(row, self._orphans))
             elif row.origin not in self._promoted and includes(listed, row.id):
                 unread -= 1
-                entries.append(_entry(row, self._adopted(row, epochs, missing)))
+                entries.append(entry_of(row, self._adopted(row, epochs, missing)))
         self._settle_missing(unread, epochs, missing)
         if not found or last > self._orphans_to:
             self._count_missing(self._orphans, self._orphans_left)
@@ -192,6 +193,8 @@ class Backlog:
         if found:
             self._cursor = last
             self._batcher.offer(entries, linger=False)
+        if tried:
+            self._apart(tried)
         self._arrived()
         await self._put_aside(odd)
 
@@ -240,20 +243,9 @@ def _sendable(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
     odd: list[int] = []
     for row in rows:
         try:
-            _jid.decode(row.payload)
+            jid_of(row.payload)
         except (msgspec.DecodeError, UnicodeError):
             odd.append(row.id)
         else:
             good.append(row)
     return good, odd
-
-
-def _entry(row: Row, epoch: Epoch) -> Entry:
-    return Entry(
-        id=row.id,
-        payload=row.payload,
-        jid=_jid.decode(row.payload).jid,
-        epoch=epoch,
-        stored=True,
-        tries=row.attempts,
-    )

@@ -14,29 +14,22 @@ from functools import partial
 import trio
 
 from sidecar.batching import Batch, Batcher, Entry, Place
-from sidecar.errors import Refusal
+from sidecar.forwarder.apart import Apart
 from sidecar.forwarder.audit import Audit, Known
 from sidecar.forwarder.backlog import Backlog
 from sidecar.forwarder.flushgate import FlushGate
+from sidecar.forwarder.judge import Fates, Unreadable, after_loss, judge
 from sidecar.forwarder.left import Left, left
-from sidecar.forwarder.outcome import Unreadable, check_single, refused_as_a_whole, refused_jobs
 from sidecar.forwarder.pacing import Pacing
 from sidecar.forwarder.settlement import Settlement
-from sidecar.journal import Journal
+from sidecar.journal import Journal, Row
 from sidecar.logs import TIMEOUT, FloodLog, FlushLog, defect, get_logger
 from sidecar.metrics import Counts
 from sidecar.origins import Epoch
 from sidecar.supervision import supervised
 from sidecar.upstream.link import Link
 from sidecar.upstream.pipe import Pipe
-from sidecar.upstream.refusals import Meaning, meaning
-
-SUSPECT_KILLS, POISON_KILLS = 2, 5
-"""Links lost with the same batch at the head: from the first number on it travels alone and is split, until the
-culprit stands alone; at the second it is a dead letter, if others went through meanwhile: a link that dies of all
-says nothing about a job."""
-
-LOST = Refusal("in doubt: the connection to Faktory was lost before the reply; the job may have been enqueued").line()
+from sidecar.upstream.refusals import knows_pushb
 
 log = get_logger()
 
@@ -72,12 +65,28 @@ class Forwarder:
         self._floods = floods if floods is not None else FloodLog(log)
         self._pacing = Pacing(batcher)
         self._gate = FlushGate(self._admit)
+        self.apart = Apart(batcher, journal, may_try=self._may_try, arrived=self.pump, missing=self._missing_apart)
+        """Jobs that upstream refuses while it accepts others."""
         self._settlement = Settlement(
-            journal, self._pacing, counts, self._floods, settled=self._after_settling, room=self.pump
+            journal,
+            batcher,
+            self._pacing,
+            self.apart,
+            counts,
+            self._floods,
+            settled=self._after_settling,
+            room=self.pump,
         )
         self._backlog: Backlog | None = None
         if journal is not None:
-            self._backlog = Backlog(batcher, journal, room=room, arrived=self.pump, missing=self._settlement.missing)
+            self._backlog = Backlog(
+                batcher,
+                journal,
+                room=room,
+                arrived=self.pump,
+                missing=self._settlement.missing,
+                apart=self._adopt_apart,
+            )
             journal.requeued = self._requeued
             journal.recovered = self._recovered
         self._journal = journal
@@ -103,6 +112,16 @@ class Forwarder:
     def unsettled(self) -> int:
         """Jobs taken and not settled, wherever they are."""
         return self._settlement.unsettled
+
+    @property
+    def owed(self) -> int:
+        """Of these, the jobs that can be expected to be settled soon: what waits apart isn't."""
+        return self.unsettled - self.resting
+
+    @property
+    def resting(self) -> int:
+        """Jobs that wait apart for a later try."""
+        return self.apart.jobs - self.apart.owed
 
     @property
     def unstored_memory(self) -> int:
@@ -142,7 +161,7 @@ class Forwarder:
 
     def when_all_settled(self, then: Callable[[], None]) -> None:
         """Call `then` when every job taken so far is settled; jobs taken meanwhile are held back until then."""
-        if not self.unsettled:
+        if self._settlement.awaited <= 0:
             then()
             return
         self._gate.wait(then)
@@ -159,7 +178,7 @@ class Forwarder:
         if entry.place == Place.PARKED:
             self._gate.dropped()
         if self._batcher.drop(entry):
-            self._settlement.over([entry])
+            self._settlement.over(entry)
             return True
         entry.place = Place.DROPPED
         return False
@@ -168,6 +187,7 @@ class Forwarder:
         """No job lingers from now on (the drain at the end)."""
         self._batcher.linger = 0.0
         self._batcher.ask()
+        self.apart.hurry()
         self._wake.set()
 
     def stop_sending(self) -> None:
@@ -176,7 +196,7 @@ class Forwarder:
 
     def left(self) -> Left:
         """What became of the acknowledged jobs that are not settled, once nothing is in flight any more."""
-        return left([*self._batcher.left(), *self._gate.left()])
+        return left([*self._batcher.left(), *self._gate.left(), *self.apart.left()])
 
     # Sending -------------------------------------------------------------------------------------------------------
 
@@ -185,6 +205,7 @@ class Forwarder:
         async with trio.open_nursery() as nursery:
             if self._backlog is not None:
                 nursery.start_soon(supervised, "backlog", self._backlog.run)
+            nursery.start_soon(supervised, "apart", self.apart.run)
             while True:
                 self._wake = trio.Event()
                 self._asleep_until = -math.inf
@@ -233,8 +254,12 @@ class Forwarder:
             self._alone
             or self._bytes >= self._room
             or self._settlement.buffer_full
-            or (self._load > 0 and self._batcher.next_is_alone())
+            or (self._load > 0 and (self._pacing.cautious or self._batcher.next_is_alone()))
         )
+
+    def _may_try(self) -> bool:
+        pausing = trio.current_time() < self._pacing.hold_until
+        return self._link.pipe is not None and not pausing and not self._settlement.buffer_full
 
     def _may_send(self, pipe: Pipe, now: float) -> bool:
         return (
@@ -260,6 +285,7 @@ class Forwarder:
         self._alone = batch.alone
         self._load += self._weight(batch)
         batch.size = len(command)
+        batch.delivered = self._counts.delivered
         self._bytes += batch.size
         self.in_flight += len(batch.entries)
         first = batch.entries[0]
@@ -285,72 +311,42 @@ class Forwarder:
         if reply is None:
             self._lost.append(batch)
             return
-        self.reply_time = trio.current_time() - batch.sent_at
+        now = trio.current_time()
+        self.reply_time = now - batch.sent_at
         self._counts.reply.record(self.reply_time)
         try:
-            whole = refused_as_a_whole(reply)
-            if whole is not None:
-                self._refused_whole(batch, reply, whole)
-            elif batch.single:
-                check_single(reply)
-                self._settlement.accepted(batch.entries)
-            else:
-                self._sort(batch, refused_jobs(reply))
+            fates = judge(batch, reply, delivered=self._counts.delivered, now=now)
         except Unreadable as error:
             self._lost.append(batch)
             self._link.drop(str(error))
             return
+        if fates.accepted and not batch.single:
+            self._flush_log.enqueued(len(fates.accepted), now)
+        if fates.split:
+            message = f"Faktory refused a batch of {len(batch.entries)} jobs: {fates.text}"
+            self._floods.warning(now, "batch_split", message=message)
+        if fates.no_pushb:
+            self._without_pushb(fates)
+        if fates.drop is not None:
+            self._link.drop(fates.drop)
+        self._settlement.apply(fates, batch)
         self.pump()
 
-    def _sort(self, batch: Batch, refused: dict[str, str]) -> None:
-        """Settle the jobs of a batch that was carried out."""
-        accepted = [entry for entry in batch.entries if entry.jid not in refused] if refused else batch.entries
-        if accepted:
-            self._flush_log.enqueued(len(accepted), trio.current_time())
-            self._settlement.accepted(accepted)
-        if refused:
-            unlucky = [entry for entry in batch.entries if entry.jid in refused]
-            self._again([entry for entry in unlucky if self._settlement.refused(entry, refused[entry.jid])])
-
-    def _refused_whole(self, batch: Batch, reply: bytes, text: str) -> None:
-        kind = meaning(text)
-        may_return = not any(entry.once for entry in batch.entries)
-        if kind is Meaning.LINK and may_return:
-            self._batcher.give_back(self._still_wanted(batch))
-            self._link.drop(text)
-        elif batch.single:
-            if self._settlement.refused(batch.entries[0], text, reply=reply):
-                self._again(batch.entries)
-        elif kind is Meaning.UNSUPPORTED:
+    def _without_pushb(self, fates: Fates) -> None:
+        """It turned out that this server has no `PUSHB`."""
+        if self._pushb and not knows_pushb(self._link.version):
             self._pushb = False
-            log.warning("pushb_unsupported", message="Faktory is older than 1.6.0: jobs leave one by one", reply=text)
-            self._batcher.give_back(self._still_wanted(batch))
-        elif len(batch.entries) > 1 and kind not in (Meaning.TRANSIENT, Meaning.TIMED_OUT):
-            message = f"Faktory refused a batch of {len(batch.entries)} jobs: {text}"
-            self._floods.warning(trio.current_time(), "batch_split", message=message)
-            batch.entries = self._still_wanted(batch)
-            self._counts.resent += len(batch.entries)
-            self._batcher.split(batch, alone=False)
-        else:
-            self._again([entry for entry in batch.entries if self._settlement.refused(entry, text)])
+            self._say_without_pushb(fates.text)
 
-    def _still_wanted(self, batch: Batch) -> list[Entry]:
-        """The jobs of a batch without those whose producers have been told that they are in doubt: these are over."""
-        given_up = [entry for entry in batch.entries if entry.place == Place.DROPPED]
-        if not given_up:
-            return batch.entries
-        wanted = [entry for entry in batch.entries if entry.place != Place.DROPPED]
-        self._settlement.over(given_up)
-        return wanted
-
-    def _again(self, entries: list[Entry]) -> None:
-        if entries:
-            self._counts.resent += len(entries)
-            self._batcher.give_back(entries)
+    def _say_without_pushb(self, reply: str = "") -> None:
+        message = (
+            f"Faktory {self._link.version or 'of unknown version'} has no PUSHB (1.6.0 has): jobs leave one by one"
+        )
+        log.warning("pushb_unsupported", message=message, reply=reply)
 
     def _after_settling(self) -> None:
         if self._gate.closed:
-            self._gate.settled(self.unsettled)
+            self._gate.settled(self._settlement.awaited)
             if self._gate.closed:
                 self._batcher.ask()  # somebody may wait for jobs that were parked until now
 
@@ -359,7 +355,9 @@ class Forwarder:
     def link_changed(self) -> None:
         """The link came up or went down."""
         if self._link.pipe is not None:
-            self._pushb = True
+            self._pushb = knows_pushb(self._link.version) is not False
+            if not self._pushb:
+                self._say_without_pushb()
             self.pump()
             self._wake.set()
             return
@@ -367,53 +365,15 @@ class Forwarder:
         by_silence = (self._link.down_reason or "").startswith("no reply")
         for place, batch in enumerate(reversed(lost)):
             head = place == len(lost) - 1
-            entries = self._after_loss(batch.entries)
-            if head and not by_silence:
-                self._suspect(batch, entries)
-            else:
-                self._batcher.give_back(entries)
+            fates = after_loss(batch, head=head, by_silence=by_silence, delivered=self._counts.delivered)
+            self._settlement.apply(fates, batch)
 
-    def _after_loss(self, entries: list[Entry]) -> list[Entry]:
-        """Those of a lost batch that are to be sent again; the others' producers are told that they are in doubt."""
-        self._counts.in_doubt += len(entries)
-        again: list[Entry] = []
-        over: list[Entry] = []
-        for entry in entries:
-            entry.doubtful = True
-            (over if entry.once or entry.place == Place.DROPPED else again).append(entry)
-        for entry in over:
-            if entry.verdict is not None:
-                entry.verdict(LOST)
-        if over:
-            self._settlement.over(over)
-        self._counts.resent += len(again)
-        return again
+    def _adopt_apart(self, rows: Sequence[Row]) -> None:
+        self.apart.adopt(rows, trio.current_time())
+        self._after_settling()
 
-    def _suspect(self, batch: Batch, entries: list[Entry]) -> None:
-        """The link was lost with this batch at the head: once is chance, twice is a suspicion."""
-        for entry in entries:
-            entry.kills += 1
-            if entry.suspected_at < 0:
-                entry.suspected_at = self._counts.delivered
-        if not entries:
-            return
-        kills = max(entry.kills for entry in entries)
-        if len(entries) == 1 and batch.alone and kills >= POISON_KILLS and entries[0].verdict is None:
-            self._convict(entries[0])
-        elif kills >= SUSPECT_KILLS:
-            batch.entries = entries
-            self._batcher.split(batch, alone=True)
-        else:
-            self._batcher.give_back(entries)
-
-    def _convict(self, entry: Entry) -> None:
-        """Bury a job that kills the link, or let others go first, to see whether they come through."""
-        if self._counts.delivered > entry.suspected_at:
-            self._settlement.bury(
-                entry, f"the link was lost {entry.kills} times with this job, while others went through"
-            )
-        else:
-            self._batcher.offer([entry], linger=False)
+    def _missing_apart(self, jobs: int) -> None:
+        self._settlement.missing(jobs)
 
     # Defects -------------------------------------------------------------------------------------------------------
 
@@ -457,7 +417,7 @@ class Forwarder:
         assert self._journal is not None
         assert self._backlog is not None
         known = self._backlog.known()
-        known.ids.update(self._journal.leaving())
+        known.ids.update(self._journal.leaving(), self.apart.ids())
         flying = [batch.entries for batch in (*self._flying, *self._lost)]
         for entries in (self._batcher.left(), self._gate.left(), *flying):
             known.ids.update([entry.id for entry in entries if entry.stored])

@@ -22,6 +22,11 @@ class Pacing:
         self.hold_until = 0.0
         """Nothing is sent before this time (seconds of the caller's clock)."""
 
+    @property
+    def cautious(self) -> bool:
+        """True from a refusal until the next acceptance: one command at a time is enough to learn how things are."""
+        return self._hold > 0
+
     def transient(self, now: float) -> None:
         """Upstream is unwell. Refusals of what was in flight together count as one."""
         if now < self.hold_until:

@@ -1,7 +1,8 @@
 """The end of each job: accepted, refused, or to be sent again; and what is counted until then.
 
 A job is settled once. An acknowledged one leaves the journal by upstream's positive reply, or becomes a dead letter; a
-confirmed one's producer is told upstream's words.
+confirmed one's producer is told upstream's words. Those who wait for jobs are called when all else is done: what they
+do then finds everything in its place.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from functools import partial
 
 import trio
 
-from sidecar.batching import ENTRY_OVERHEAD, Entry, Place
+from sidecar.batching import ENTRY_OVERHEAD, Batch, Batcher, Entry, Place
+from sidecar.forwarder.apart import Apart
+from sidecar.forwarder.judge import Fates, Pace
 from sidecar.forwarder.pacing import Pacing
 from sidecar.journal import DeadLetter, Journal
 from sidecar.logs import FloodLog, get_logger
 from sidecar.metrics import Counts
-from sidecar.protocol.replies import OK
-from sidecar.upstream.refusals import Meaning, meaning, reply_line
+from sidecar.protocol.replies import OK, error_text
 
 SETTLE_BUFFER = 1_000
 """Jobs whose deletion from the journal may be under way: while it is full the link sends nothing more. Together with
 what is in flight it bounds what a crash can send twice."""
-UNKNOWN_TRIES = 5
-"""Refusals with a text of unknown meaning after which a job is refused for good."""
 
 log = get_logger()
 
@@ -44,7 +44,9 @@ class Settlement:
     def __init__(
         self,
         journal: Journal | None,
+        batcher: Batcher,
         pacing: Pacing,
+        apart: Apart,
         counts: Counts,
         floods: FloodLog,
         *,
@@ -52,7 +54,9 @@ class Settlement:
         room: Callable[[], object],
     ) -> None:
         self._journal = journal
+        self._batcher = batcher
         self._pacing = pacing
+        self._apart = apart
         self._counts = counts
         self._floods = floods
         self._settled = settled
@@ -66,92 +70,175 @@ class Settlement:
         """True while so many deletions are under way that nothing more may be sent."""
         return self._deleting >= SETTLE_BUFFER
 
+    @property
+    def awaited(self) -> int:
+        """Jobs that a barrier for all must wait for: none waits for those that are apart."""
+        return self.unsettled - self._apart.jobs
+
     def take(self, entries: Sequence[Entry]) -> None:
         """These jobs are ours from now on."""
         self.unsettled += len(entries)
         if not entries[0].stored:
             self.unstored_memory += sum([len(entry.payload) for entry in entries]) + len(entries) * ENTRY_OVERHEAD
 
-    def accepted(self, entries: list[Entry]) -> None:
-        """Upstream has them."""
-        self._counts.delivered += len(entries)
-        self._pacing.success()
-        for entry in entries:
-            if entry.verdict is not None:
-                entry.verdict(OK)
-        self.over(entries)
+    def apply(self, fates: Fates, batch: Batch) -> None:
+        """Carry out what was decided about a command's jobs."""
+        accepted = fates.accepted
+        if accepted:
+            self._counts.delivered += len(accepted)
+            self._pacing.success()
+        if len(accepted) == len(batch.entries):
+            self._end(accepted, [(entry, OK) for entry in accepted if entry.verdict is not None])
+            return
+        if len(fates.apart) > self._apart.room:
+            self._keep_together(fates)
+        for entry, trouble in fates.troubles:
+            entry.trouble = trouble
+        for entry in fates.as_push:
+            entry.single = True
+        self._set_pace(fates)
+        self._counts.in_doubt += fates.in_doubt
+        told = [(entry, OK) for entry in accepted if entry.verdict is not None]
+        if not fates.lost:
+            for entry, reply in fates.told:
+                self._counts.reject(entry.jid, entry.payload, _words(reply), dead=False)
+        told += fates.told
+        released = self._set_apart(fates)
+        self._send_again(fates, batch)
+        self._bury(fates.dead)
+        ended = [*accepted, *fates.over, *(entry for entry, _ in fates.told)]
+        self._end(ended, told, dead=[entry for entry, _ in fates.dead], released=released)
 
-    def refused(self, entry: Entry, text: str, *, reply: bytes | None = None) -> bool:
-        """Upstream refused this job; True when it is to be sent again, else it is settled.
-
-        Args:
-            text: upstream's, without its leading `ERR `.
-            reply: upstream's raw reply to a job that travelled by itself.
-        """
-        kind = meaning(text)
-        if kind is Meaning.TIMED_OUT:
-            self._counts.in_doubt += 1
-            self._pacing.too_slow(trio.current_time())
-        elif kind is not Meaning.FINAL:
-            self._pacing.transient(trio.current_time())
-        if kind is not Meaning.FINAL:
-            message = f"Faktory refuses jobs for now: {text}"
-            self._floods.warning(trio.current_time(), "jobs_put_off", message=message, key=text)
-        if entry.verdict is not None:
-            self._counts.reject(entry.jid, entry.payload, text, dead=False)
-            entry.verdict(reply if reply is not None else reply_line(text))
-            self.over([entry])
-            return False
-        if kind is Meaning.UNKNOWN:
-            entry.tries += 1
-            if self._journal is not None and entry.stored:
-                self._journal.note_attempts([entry.id], entry.tries)
-        if kind is Meaning.FINAL or entry.tries >= UNKNOWN_TRIES:
-            self.bury(entry, text)
-            return False
-        return True
-
-    def over(self, entries: list[Entry]) -> None:
-        """They are no longer our business: upstream has them, or their producers know that it hasn't."""
-        stored: list[int] = []
-        for entry in entries:
-            if entry.stored:
-                stored.append(entry.id)
-            else:
-                self.unstored_memory -= len(entry.payload) + ENTRY_OVERHEAD
-        if stored and self._journal is not None:
-            self._deleting += len(stored)
-            self._journal.settle(stored, partial(self._deleted, len(stored)))
-        self._end(entries)
-
-    def bury(self, entry: Entry, text: str) -> None:
-        """An acknowledged job that upstream refused for good becomes a dead letter."""
-        attempts = entry.tries + 1
-        self._counts.reject(entry.jid, entry.payload, text, dead=True)
-        message = f"Faktory refused an acknowledged job for good: {text}"
-        if entry.stored:
-            self._floods.error(
-                trio.current_time(), "job_dead", message=message, jid=entry.jid, attempts=attempts, kept=True
-            )
-        else:  # the log is the only place that knows it, so none is summed up
-            log.error("job_dead", message=message, jid=entry.jid, attempts=attempts, kept=False)
-        if entry.stored and self._journal is not None:
-            letter = DeadLetter(entry.id, entry.jid, text, attempts, entry.payload, time.time())
-            self._journal.bury([letter])
-        else:
-            self.unstored_memory -= len(entry.payload) + ENTRY_OVERHEAD
-        self._end([entry])
+    def over(self, entry: Entry) -> None:
+        """It is no longer our business: its producer was told that it was not sent."""
+        self._end([entry], ())
 
     def missing(self, jobs: int) -> None:
         """So many jobs could not be read back from the journal, which has set them aside."""
         self.unsettled -= jobs
         self._settled()
 
-    def _end(self, entries: list[Entry]) -> None:
-        self.unsettled -= len(entries)
+    def _keep_together(self, fates: Fates) -> None:
+        """So many jobs are apart that it is no matter of single ones any more: the link waits for these."""
+        new = [entry for entry, _ in fates.apart if entry.epoch is not self._apart.nobody]
+        fates.text, fates.pace = fates.apart[0][1], max(fates.pace, Pace.PAUSE)
+        fates.again = [*fates.again, *new]
+        fates.apart = [(entry, text) for entry, text in fates.apart if entry.epoch is self._apart.nobody]
+        fates.troubles = [(entry, trouble) for entry, trouble in fates.troubles if entry.epoch is self._apart.nobody]
+
+    def _set_pace(self, fates: Fates) -> None:
+        now = trio.current_time()
+        match fates.pace:
+            case Pace.LESS:
+                self._pacing.too_slow(now)
+            case Pace.PAUSE:
+                self._pacing.transient(now)
+        if fates.pace is not Pace.ON:
+            message = f"Faktory refuses jobs for now: {fates.text}"
+            self._floods.warning(now, "jobs_put_off", message=message, key=fates.text)
+
+    def _set_apart(self, fates: Fates) -> list[Entry]:
+        """Put jobs where nobody waits for them; returns those that somebody may have waited for."""
+        if not fates.apart:
+            return []
+        now = trio.current_time()
+        entries = [entry for entry, _ in fates.apart]
+        before = self._apart.jobs
+        released = self._apart.put(entries, now)
         for entry in entries:
+            entry.place = Place.PARKED
+        self._note_tries(entries)
+        if self._apart.jobs > before:
+            self._apart.text = fates.apart[0][1]
+            self._floods.warning(
+                now,
+                "jobs_apart",
+                message="Faktory refuses some jobs while it takes others; they wait apart for another try: "
+                + self._apart.text,
+                key=self._apart.text,
+                jid=entries[0].jid,
+                jobs=self._apart.jobs,
+            )
+        return released
+
+    def _note_tries(self, entries: Sequence[Entry]) -> None:
+        """Remember over a restart what has counted against these jobs."""
+        noted: dict[int, list[int]] = {}
+        for entry in entries:
+            if entry.stored and entry.trouble is not None and entry.trouble.tries:
+                noted.setdefault(entry.trouble.tries, []).append(entry.id)
+        if self._journal is not None:
+            for tries, ids in noted.items():
+                self._journal.note_attempts(ids, tries)
+
+    def _send_again(self, fates: Fates, batch: Batch) -> None:
+        self._counts.resent += len(fates.again) + len(fates.split) + len(fates.behind)
+        if fates.lost:
+            for lane in (fates.again, fates.split, fates.behind):
+                for entry in lane:
+                    entry.doubtful = True
+        self._batcher.give_back(fates.again)
+        if fates.split:
+            batch.entries = list(fates.split)
+            self._batcher.split(batch, alone=fates.alone)
+        if fates.behind:
+            self._batcher.offer(fates.behind, linger=False)
+
+    def _bury(self, dead: Sequence[tuple[Entry, str]]) -> None:
+        """Acknowledged jobs that upstream refused for good become dead letters."""
+        letters: list[DeadLetter] = []
+        for entry, text in dead:
+            attempts = max(1, entry.trouble.tries) if entry.trouble is not None else 1
+            self._counts.reject(entry.jid, entry.payload, text, dead=True)
+            message = f"Faktory refused an acknowledged job for good: {text}"
+            if entry.stored:
+                self._floods.error(
+                    trio.current_time(), "job_dead", message=message, jid=entry.jid, attempts=attempts, kept=True
+                )
+                letters.append(DeadLetter(entry.id, entry.jid, text, attempts, entry.payload, time.time()))
+            else:  # the log is the only place that knows it, so none is summed up
+                log.error("job_dead", message=message, jid=entry.jid, attempts=attempts, kept=False)
+        if letters and self._journal is not None:
+            self._journal.bury(letters)
+
+    def _end(
+        self,
+        ended: Sequence[Entry],
+        told: Sequence[tuple[Entry, bytes]],
+        *,
+        dead: Sequence[Entry] = (),
+        released: Sequence[Entry] = (),
+    ) -> None:
+        """Let go of jobs, and then call those who wait: with a reply, or for their epochs."""
+        stored: list[int] = []
+        unstored = 0
+        for entry in ended:
             entry.place = Place.OVER
+            if entry.stored:
+                stored.append(entry.id)
+            else:
+                unstored += len(entry.payload) + ENTRY_OVERHEAD
+        if stored and self._journal is not None:
+            self._deleting += len(stored)
+            self._journal.settle(stored, partial(self._deleted, len(stored)))
+        for entry in dead:
+            entry.place = Place.OVER
+            if not entry.stored:
+                unstored += len(entry.payload) + ENTRY_OVERHEAD
+        self.unstored_memory -= unstored
+        self.unsettled -= len(ended) + len(dead)
+        if self._apart.jobs:
+            self._apart.gone(ended)
+            self._apart.gone(dead)
+        for entry, reply in told:
+            assert entry.verdict is not None
+            entry.verdict(reply)
+        for entry in ended:
             entry.epoch.settle()
+        for entry in (*dead, *released):
+            entry.epoch.settle()
+        for entry in released:
+            entry.epoch = self._apart.nobody
         self._settled()
 
     def _deleted(self, jobs: int) -> None:
@@ -159,3 +246,7 @@ class Settlement:
         self._deleting -= jobs
         if was_full and not self.buffer_full:
             self._room()
+
+
+def _words(reply: bytes) -> str:
+    return (error_text(reply) or repr(reply[:200])).removeprefix("ERR ")

@@ -113,7 +113,8 @@ def _state(facts: Facts) -> Iterator[Metric]:
     for each in Condition:
         condition.add_metric((each,), each in found)
     yield condition
-    yield _gauge("jobs_waiting", "Jobs taken and not settled.", facts.waiting)
+    yield _gauge("jobs_waiting", "Jobs taken and not settled, but for those that wait apart.", facts.waiting)
+    yield _gauge("jobs_apart", "Jobs that Faktory refuses while it takes others; they are tried again.", facts.apart)
     yield _gauge("oldest_job_seconds", "Age of the oldest job that is not settled; 0 when none waits.", facts.oldest)
     yield _gauge("memory_bytes", "Memory of jobs that are nowhere else.", facts.memory)
     yield _gauge("memory_max_bytes", "SIDECAR_MEMORY_MAX_BYTES.", facts.memory_max)

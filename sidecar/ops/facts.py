@@ -90,7 +90,8 @@ class Facts(msgspec.Struct, frozen=True):
         mode: what `+OK` means; `legacy`: each job travels by itself.
         refusal: why jobs are not accepted at this moment, None: they are.
         refused_lately: the same for the last seconds; a full journal is full and not full many times a second.
-        waiting: unsettled jobs; `oldest` the age of the oldest, in seconds.
+        waiting: unsettled jobs; `oldest` the age of the oldest, in seconds. Neither knows of those that wait `apart`.
+        apart_text: what Faktory said of the latest of these.
         refused_jobs, delivered_lately: jobs of the last `LATELY` seconds.
         memory: bytes that jobs hold which are nowhere else.
         taken_rate, delivered_rate: jobs a second.
@@ -106,6 +107,8 @@ class Facts(msgspec.Struct, frozen=True):
     refused_lately: str | None
     refused_jobs: int
     waiting: int
+    apart: int
+    apart_text: str
     oldest: float
     memory: int
     memory_max: int
@@ -168,7 +171,9 @@ class Gauge:
             refusal=refusal,
             refused_lately=lately,
             refused_jobs=pulse.within(LATELY, "refused"),
-            waiting=self.intake.owed,
+            waiting=self.intake.waiting,
+            apart=self.forwarder.apart.jobs,
+            apart_text=self.forwarder.apart.text,
             oldest=self.oldest(),
             memory=self.forwarder.unstored_memory,
             memory_max=self.settings.memory_max_bytes,
@@ -185,10 +190,11 @@ class Gauge:
 
     def oldest(self) -> float:
         """Age of the oldest job that is not settled, in seconds; 0 when none waits."""
-        if not self.intake.owed:
+        if not self.intake.waiting:
             return 0.0
         ages = []
-        if self.journal is not None and self.journal.oldest:
+        apart = self.forwarder.apart.jobs and not self.forwarder.backlog  # the journal's oldest may be one of them
+        if self.journal is not None and self.journal.oldest and not apart:
             ages.append(time.time() - self.journal.oldest)
         if (offered := self.batcher.oldest) is not None:
             ages.append(trio.current_time() - offered)

@@ -38,6 +38,7 @@ class Condition(enum.StrEnum):
     STUCK = "stuck"
     BEHIND = "behind"
     JOURNAL_HIGH = "journal_high"
+    APART = "apart"
     DEAD_LETTERS = "dead_letters"
     DAMAGED = "damaged"
     DRAINING = "draining"
@@ -67,7 +68,7 @@ def findings(facts: Facts) -> list[Finding]:
 
 
 def _troubles(facts: Facts) -> Iterator[Finding]:
-    for look in (_refusing, _upstream, _stuck, _dead, _journal):
+    for look in (_refusing, _upstream, _stuck, _apart, _dead, _journal):
         finding = look(facts)
         if finding is not None:
             yield finding
@@ -140,6 +141,20 @@ def _stuck(facts: Facts) -> Finding | None:
             f"{rate_text(facts.delivered_rate)} jobs/s leave.{done}",
         )
     return None
+
+
+def _apart(facts: Facts) -> Finding | None:
+    if not facts.apart:
+        return None
+    end = "the log has their jids then" if facts.mode is Ack.MEMORY else "they become dead letters"
+    return Finding(
+        Condition.APART,
+        Level.WARNING,
+        f"{jobs_text(facts.apart)} refused while others are taken",
+        f"Faktory said of the latest: {facts.apart_text or 'words of an earlier run'}. Nobody waits for these jobs any "
+        f"more; each is tried again every minute, and after five such refusals in words that nobody knows {end}. Look "
+        "at Faktory's Redis, and at the queue they go to.",
+    )
 
 
 def _dead(facts: Facts) -> Finding | None:

@@ -112,7 +112,7 @@ class Pulse:
         steps = [after - before for after, before in zip(now, self._before, strict=True)]
         self._before = now
         new, delivered, refused, turned_away = steps
-        self.points.append(Point(round(time.time()), new, delivered, refused, self._intake.owed, turned_away))
+        self.points.append(Point(round(time.time()), new, delivered, refused, self._intake.waiting, turned_away))
         reason = self._intake.refusal_reason()
         if reason is not None:
             self.refusing = (reason, trio.current_time())

