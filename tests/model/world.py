@@ -109,6 +109,7 @@ class ScriptedLink:
         self.pipe: ScriptedPipe | None = None
         self.down_reason: str | None = "not connected yet"
         self.round_trip = 0.0
+        self.version = ""
         self.dropped: str | None = None
         self.changed: Callable[[], None] = lambda: None
 
