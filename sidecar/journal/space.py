@@ -87,7 +87,7 @@ class Space:
         self._file = 0
         self._free_pages = 0
         self.doubted = False
-        self._tried: tuple[float, str | None] | None = None  # when the reserve was last tried, and what came of it
+        self._refused: tuple[float, str] | None = None  # when the reserve was last tried in vain, and why
 
     @property
     def has_reserve(self) -> bool:
@@ -152,9 +152,11 @@ class Space:
         if self.has_reserve and not self.doubted:
             return None
         now = time.monotonic()
-        if self._tried is None or now >= self._tried[0] + TRY_EVERY:
-            self._tried = now, self._try_room()
-        return self._tried[1]
+        if self._refused is not None and now < self._refused[0] + TRY_EVERY:
+            return self._refused[1]
+        lacking = self._try_room()
+        self._refused = (now, lacking) if lacking is not None else None
+        return lacking
 
     def _try_room(self) -> str | None:
         """Brings the reserve back; after a refused write there must be as much room beside it, or it were full again
