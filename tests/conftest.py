@@ -255,6 +255,7 @@ class SidecarFactory(Protocol):
         upstream: URL of its Faktory, or None to leave that to `settings`.
         settings: further environment variables.
         arguments: the command line, `serve` by default.
+        program: a module to run in place of `sidecar`.
         wait: return only when it listens.
     """
 
@@ -264,6 +265,7 @@ class SidecarFactory(Protocol):
         settings: dict[str, str] | None = None,
         *,
         arguments: tuple[str, ...] = ("serve",),
+        program: str = "sidecar",
         wait: bool = True,
     ) -> SidecarProcess: ...
 
@@ -281,11 +283,12 @@ def sidecar_process(tmp_path: Path) -> Iterator[SidecarFactory]:
         settings: dict[str, str] | None = None,
         *,
         arguments: tuple[str, ...] = ("serve",),
+        program: str = "sidecar",
         wait: bool = True,
     ) -> SidecarProcess:
         address = {} if upstream is None else {"SIDECAR_UPSTREAM": upstream}
         directory = tmp_path / f"sidecar{len(started)}"
-        process = SidecarProcess(directory, address | (settings or {}), arguments)
+        process = SidecarProcess(directory, address | (settings or {}), arguments, program=program)
         started.append(process)
         if wait:
             process.wait_until_listening()

@@ -72,6 +72,10 @@ class _Owed:
     def owed(self) -> int:
         return self._scene.owed
 
+    @property
+    def waiting(self) -> int:
+        return self._scene.owed
+
     def stop_taking(self) -> None:
         self._scene.taking_until = trio.current_time()
 

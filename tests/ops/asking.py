@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.real.polling import wait_for
+from tests.real.raw_client import RawClient
 from tests.real.sidecar_command import SidecarProcess
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -51,3 +55,14 @@ def metric(port: int, name: str, **labels: str) -> float:
 def ops_port(sidecar: SidecarProcess) -> int:
     """The port of SIDECAR_OPS_LISTEN."""
     return int(sidecar.wait_for_event("ops")["address"].rpartition(":")[2])
+
+
+def wait_beside_others(client: RawClient, look: Callable[[], object], *, what: str) -> None:
+    """Waits for something that happens to some jobs only while Faktory accepts others, which are pushed meanwhile."""
+    numbers = count()
+
+    def push_and_look() -> object:
+        assert client.push({"jid": f"another-{next(numbers)}", "jobtype": "T", "args": []}) == "OK"
+        return look()
+
+    wait_for(push_and_look, what=what, timeout=30)

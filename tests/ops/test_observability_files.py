@@ -16,6 +16,7 @@ from prometheus_client.core import Metric
 from sidecar.app import Sidecar
 from sidecar.config import load
 from sidecar.journal import Journal
+from sidecar.logs import defect
 from sidecar.ops.exposition import PREFIX, Exposition
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,8 +26,9 @@ LABELS_OF_HISTOGRAMS = {"le"}
 
 
 @pytest.fixture
-async def exposition(tmp_path: Path) -> Exposition:
-    """The metrics of a sidecar with a journal."""
+async def exposition(tmp_path: Path, defects_expected: None) -> Exposition:
+    """The metrics of a sidecar with a journal, and with a defect, which tells where."""
+    defect("a part", ValueError())
     environment = {"SIDECAR_UPSTREAM": "tcp://127.0.0.1:1", "SIDECAR_JOURNAL_DIR": str(tmp_path)}
     settings = load(environment, {}).settings
     journal = Journal.open(tmp_path, upstream=settings.upstream.identity, max_bytes=settings.journal_max_bytes)

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.conftest import SidecarFactory
-from tests.ops.asking import get, ops_port
+from tests.ops.asking import get, ops_port, wait_beside_others
 from tests.ops.browser import opened, wait_for_condition
 from tests.real.faktory_server import RealFaktory
 from tests.real.ports import free_port
@@ -100,13 +100,13 @@ def test_settings_are_shown_without_secrets(sidecar_process: SidecarFactory, chr
 
 def test_texts_from_outside_stay_text(faktory_factory: Any, sidecar_process: SidecarFactory, chrome: Browser) -> None:
     faktory = faktory_factory()
-    sidecar = sidecar_process(faktory.url)
+    sidecar = sidecar_process(faktory.url, program="tests.real.impatient")
     faktory.redis("SET", "poisoned", "x")
     faktory.redis("SET", "q:poisoned", "x")
     evil = "</script><script>document.title='gone'</script><img src=x onerror=alert(1)>"
     with sidecar.client() as client:
         client.push({"jid": f"{evil}-1", "jobtype": evil, "args": [], "queue": "poisoned"})
-        sidecar.wait_for_event("job_dead")
+        wait_beside_others(client, lambda: sidecar.events("job_dead"), what="a dead letter")
     with opened(chrome, sidecar.http_port) as (page, complaints):
         wait_for_condition(page, "dead_letters")
         page.wait_for_selector("#letters tr")

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.conftest import SidecarFactory
-from tests.ops.asking import ops_port
+from tests.ops.asking import ops_port, wait_beside_others
 from tests.real.polling import wait_for
 from tests.real.ports import free_port
 
@@ -28,11 +28,13 @@ def test_dead_letters_and_the_link_reach_prometheus(
     server = shutil.which("prometheus")
     assert server is not None, "Debian's package brings both"
     faktory = faktory_factory()
-    sidecar = sidecar_process(faktory.url, {"SIDECAR_HTTP_LISTEN": "off", "SIDECAR_OPS_LISTEN": "127.0.0.1:0"})
+    settings = {"SIDECAR_HTTP_LISTEN": "off", "SIDECAR_OPS_LISTEN": "127.0.0.1:0"}
+    sidecar = sidecar_process(faktory.url, settings, program="tests.real.impatient")
     faktory.redis("SET", "q:poisoned", "no list")
     faktory.redis("SET", "poisoned", "no list")
     with sidecar.client() as client:
         client.push({"jid": "prometheus-1", "jobtype": "T", "args": [], "queue": "poisoned"})
+        wait_beside_others(client, lambda: sidecar.events("job_dead"), what="a dead letter")
 
     config = tmp_path / "prometheus.yml"
     target = f"127.0.0.1:{ops_port(sidecar)}"

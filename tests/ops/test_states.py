@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.conftest import SidecarFactory
-from tests.ops.asking import health, metric
+from tests.ops.asking import health, metric, wait_beside_others
 from tests.ops.browser import PHONE, conditions, opened, wait_for_condition
 from tests.real.faktory_server import RealFaktory
 from tests.real.polling import wait_for
@@ -161,15 +161,13 @@ def test_journal_full(sidecar_process: SidecarFactory, chrome: Browser) -> None:
 
 def test_dead_letters(faktory_factory: Any, sidecar_process: SidecarFactory, chrome: Browser) -> None:
     faktory = faktory_factory()
-    sidecar = sidecar_process(faktory.url)
+    sidecar = sidecar_process(faktory.url, program="tests.real.impatient")
     faktory.redis("SET", "poisoned", "no list")  # Redis refuses to push onto it, for good
     faktory.redis("SET", "q:poisoned", "no list")
     with sidecar.client() as client:
         for number in range(3):
             assert client.push(job(number, queue="poisoned")) == "OK"
-        assert client.push(job(9)) == "OK"
-
-    wait_for(lambda: metric(sidecar.http_port, "journal_dead_letters") == 3, what="dead letters")
+        wait_beside_others(client, lambda: metric(sidecar.http_port, "journal_dead_letters") == 3, what="dead letters")
     assert condition(sidecar, "dead_letters") == 1
     assert metric(sidecar.http_port, "jobs_rejected_total", fate="dead_letter") == 3
     status, facts = health(sidecar.http_port, "/readyz")
@@ -207,12 +205,14 @@ def test_a_faktory_that_answers_and_takes_no_jobs(
 
 def test_a_flood_of_dead_letters_does_not_flood_the_log(faktory_factory: Any, sidecar_process: SidecarFactory) -> None:
     faktory = faktory_factory()
-    sidecar = sidecar_process(faktory.url)
+    sidecar = sidecar_process(faktory.url, program="tests.real.impatient")
     faktory.redis("SET", "poisoned", "no list")
     faktory.redis("SET", "q:poisoned", "no list")
     with sidecar.client() as client:
         client.push_bulk([job(number, queue="poisoned") for number in range(300)])
-    wait_for(lambda: metric(sidecar.http_port, "journal_dead_letters") == 300, what="dead letters")
+        wait_beside_others(
+            client, lambda: metric(sidecar.http_port, "journal_dead_letters") == 300, what="dead letters"
+        )
     sidecar.terminate()
     assert sidecar.wait() == 0
     *single, summary = sidecar.events("job_dead")

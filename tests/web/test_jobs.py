@@ -351,6 +351,7 @@ async def test_a_compressed_body_is_refused(post: Post) -> None:
     answer.problem()
 
 
+@pytest.mark.usefixtures("defects_expected")
 async def test_a_mistake_of_ours_is_a_500_and_the_server_lives(post: Post, intake: RecordingIntake, port: int) -> None:
     def judge(jobs: Sequence[Job]) -> list[Refusal | None]:
         raise KeyError("a bug")
