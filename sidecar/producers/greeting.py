@@ -18,6 +18,9 @@ HANDSHAKE_WITHIN = 2.0
 HASH_ROUNDS = 1_000
 """Password hash iterations asked of local clients: 0.3 ms of Python a connection. Faktory asks for 4,000 to 8,095."""
 
+MAX_HELLO = 16 * 1024
+"""Bytes of a client's first line: it is read and decoded before the client has shown a password."""
+
 _HTTP_METHODS = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH"})
 _TLS = b"\x16\x03"
 
@@ -82,6 +85,9 @@ class Handshake:
             try:
                 self.early = self._lines.feed(data)
             except LineTooLong:
+                return None
+            if (len(self.early[0]) if self.early else self._lines.pending) > MAX_HELLO:
+                self._report_stranger(b"", f"longer than {MAX_HELLO:,} bytes")
                 return None
         return self.early.pop(0)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 
 from sidecar.demo.embedded import Command, Reply
+from sidecar.producers.greeting import MAX_HELLO
 from tests.edge.running import HELLO, REFUSED, faktory, push, sidecar
 
 OK = b"+OK\r\n"
@@ -69,6 +71,17 @@ async def test_a_client_that_says_nothing_is_shown_the_door_after_two_seconds(tm
         await client.send(b"HELLO {")
         assert await client.reply() == b""
         assert 1.5 < trio.current_time() - started < 4
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["unfinished", "whole"])
+async def test_a_greeting_is_short(tmp_path: Path, end: bytes) -> None:
+    async with faktory() as server, sidecar(server.url, tmp_path) as running:
+        client = await running.connect(None)
+        assert (await client.reply()).startswith(b"+HI {")
+        with suppress(trio.BrokenResourceError):  # it may be closed before all was sent
+            await client.send(b'HELLO {"v":2,"hostname":"' + b"x" * MAX_HELLO + b'"}' + end)
+        with trio.fail_after(1):  # before the time for a handshake is over
+            assert await client.reply() == b""
 
 
 async def test_a_fetch_that_takes_too_long_ends_the_connection_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ STEPS = {
     "recover": Step("sidecar.journal.journal:open_store", at_start=True, count=1),
     "open": Step("sidecar.journal.store:Store.__init__", at_start=True, count=1),
     "claim": Step("sidecar.journal.journal:prepare", at_start=True, count=1),
-    "reserve": Step("sidecar.journal.space:Space.restore_reserve", at_start=True, count=1),
+    "reserve": Step("sidecar.journal.space:Space.disk_lacks", at_start=True, count=1),
     "close": Step("sidecar.journal.store:Store.close", at_end=True, count=1),
     "release": Step("sidecar.journal.lock:Lock.release", at_end=True, count=1),
 }
