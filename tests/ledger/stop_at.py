@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -25,14 +26,24 @@ def always(*_: object, **__: object) -> bool:
     return True
 
 
-def adds(_: object, change: Any) -> bool:
+def on_disk(store: Any, *_: object, **__: object) -> bool:
+    """It is the journal, not the database in memory on which a start tries what this host's SQLite can do."""
+    return bool(store.directory != Path())
+
+
+def opens(_: object, directory: Path, **__: object) -> bool:
+    """The journal is opened."""
+    return directory != Path()
+
+
+def adds(store: Any, change: Any) -> bool:
     """The transaction stores jobs."""
-    return bool(change.additions)
+    return on_disk(store) and bool(change.additions)
 
 
-def removes(_: object, change: Any) -> bool:
+def removes(store: Any, change: Any) -> bool:
     """The transaction deletes settled jobs."""
-    return bool(change.gone)
+    return on_disk(store) and bool(change.gone)
 
 
 def with_jobs(_: object, data: bytes, *__: object) -> bool:
@@ -63,17 +74,17 @@ STEPS = {
     "reply": Step("sidecar.forwarder.forwarder:Forwarder._answered", count=7),
     "settle": Step("sidecar.journal.journal:Journal.settle", count=7),
     "delete": Step("sidecar.journal.store:Store.commit", removes, count=3),
-    "checkpoint": Step("sidecar.journal.store:Store.checkpoint", count=2),
-    "vacuum": Step("sidecar.journal.store:Store.write_anew", gives_back=True, count=1),
-    "vacuum-step": Step("sidecar.journal.store:Store.give_back", gives_back=True, count=2),
+    "checkpoint": Step("sidecar.journal.store:Store.checkpoint", on_disk, count=2),
+    "vacuum": Step("sidecar.journal.store:Store.write_anew", on_disk, gives_back=True, count=1),
+    "vacuum-step": Step("sidecar.journal.store:Store.give_back", on_disk, gives_back=True, count=2),
     "upkeep": Step("sidecar.journal.writer:Writer._upkeep", count=2),
-    "read-back": Step("sidecar.journal.store:Store.page", at_start=True, count=1),
+    "read-back": Step("sidecar.journal.store:Store.page", on_disk, at_start=True, count=1),
     "lock": Step("sidecar.journal.lock:Lock._write", at_start=True, count=1),
     "recover": Step("sidecar.journal.journal:open_store", at_start=True, count=1),
-    "open": Step("sidecar.journal.store:Store.__init__", at_start=True, count=1),
+    "open": Step("sidecar.journal.store:Store.__init__", opens, at_start=True, count=1),
     "claim": Step("sidecar.journal.journal:prepare", at_start=True, count=1),
     "reserve": Step("sidecar.journal.space:Space.disk_lacks", at_start=True, count=1),
-    "close": Step("sidecar.journal.store:Store.close", at_end=True, count=1),
+    "close": Step("sidecar.journal.store:Store.close", on_disk, at_end=True, count=1),
     "release": Step("sidecar.journal.lock:Lock.release", at_end=True, count=1),
 }
 POINTS = [f"{when}-{name}" for name in STEPS for when in ("before", "after")] + ["half-a-send"]
