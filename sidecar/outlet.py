@@ -70,7 +70,10 @@ class Outlet:
     def flush(self, within: float = FLUSH_WITHIN) -> bool:
         """Wait until all that was put is written, for so many seconds at most; whether it is."""
         written = threading.Event()
-        self._queue.put(written)
+        with self._lock:
+            if self._untold:
+                self._tell_of_gap()  # behind the event it might come too late
+            self._queue.put(written)
         if self._start(at_once=True):
             return written.wait(within)
         self._write_here()
