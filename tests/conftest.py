@@ -27,6 +27,7 @@ from tests.real.toxiproxy_server import Toxiproxy
 NEEDS: dict[str, tuple[str, ...]] = {
     "faktory_parts": ("redis", "faktory"),
     "toxiproxy_server": ("toxiproxy",),
+    "quick_part": ("redis", "faktory-1.9"),
     "old_parts": ("redis", "faktory-1.5", "faktory-0.9"),
     "go_client": ("go-client",),
     "node_clients": ("node-clients",),
@@ -103,6 +104,14 @@ def old_part(request: pytest.FixtureRequest, old_parts: None) -> str:
     """The name of a Faktory without `PUSHB`."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(scope="session")
+def quick_part() -> str:
+    """The name of a Faktory that tells of each trouble of its store at once."""
+    require("redis")
+    require("faktory-1.9")
+    return "faktory-1.9"
 
 
 @pytest.fixture(scope="session")

@@ -317,6 +317,34 @@ async def test_a_job_refused_alone_while_others_are_taken_waits_apart(autojump_c
         assert it.forwarder.unstored_memory == 0
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dial unix /tmp/redis.sock: connect: resource temporarily unavailable",
+        "write: broken pipe",
+        "ERR max number of clients reached",
+        "DENIED push denied",
+        "internal error",
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "map"])
+async def test_a_server_that_refuses_everything_kills_no_job(
+    text: str, whole: bool, autojump_clock: trio.abc.Clock
+) -> None:
+    async with world() as it:
+        it.link.up()
+        it.push("j1", "j2", "j3", linger=False)
+        end = trio.current_time() + 60.0
+        while trio.current_time() < end:
+            while it.sent:
+                single = it.sent_verbs[0] == "PUSH"
+                it.answer(
+                    b"-ERR %b\r\n" % text.encode() if whole or single else refused(**dict.fromkeys(it.sent[0], text))
+                )
+            await trio.sleep(0.5)
+        assert (it.counts.dead, it.forwarder.unsettled) == (0, 3)
+
+
 async def test_nothing_counts_against_a_job_while_no_other_is_taken(autojump_clock: trio.abc.Clock) -> None:
     async with world() as it:
         it.link.up()

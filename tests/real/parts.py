@@ -72,6 +72,11 @@ def faktory() -> Path:
     return _go_program("faktory", TESTS / "real" / "faktory", FAKTORY)
 
 
+def faktory_1_9() -> Path:
+    """A Faktory that tells of each trouble of its store at once; 1.10 tries for 5 s and speaks of a deadline."""
+    return _go_program("faktory-1.9", TESTS / "real" / "faktory-1.9", FAKTORY)
+
+
 def faktory_1_5() -> Path:
     """The last Faktory before 1.6: without `PUSHB`."""
     return _go_program("faktory-1.5", TESTS / "real" / "faktory-1.5", FAKTORY)
@@ -174,6 +179,7 @@ def old_sqlite(*, json: bool = True) -> Path:
 PARTS: dict[str, Callable[[], Path]] = {
     "redis": redis_server,
     "faktory": faktory,
+    "faktory-1.9": faktory_1_9,
     "faktory-1.5": faktory_1_5,
     "faktory-0.9": faktory_0_9,
     "toxiproxy": toxiproxy,
