@@ -56,8 +56,8 @@ def test_what_lay_in_the_socket_is_carried_out_and_not_answered(ack: str, freeze
     async def test() -> None:
         async with faktory() as server, sidecar(server.url, tmp_path, SIDECAR_ACK=ack) as running:
             late, idle = await ready(running, "first-of-one"), await ready(running, "first-of-two")
+            freezer.added += LONG  # first: the journal's thread, which reads for a lent connection, doesn't stand still
             say(late, push("while-frozen"))
-            freezer.added += LONG
             assert await late.reply() == b""
             assert await idle.call(push("afterwards")) == OK
             await arrives(lambda: [job["jid"] for job in server.stored()], "while-frozen")
@@ -72,8 +72,8 @@ def test_after_a_short_freeze_all_are_answered(ack: str, freezer: Freezer, tmp_p
     async def test() -> None:
         async with faktory() as server, sidecar(server.url, tmp_path, SIDECAR_ACK=ack) as running:
             client = await ready(running, "first-of-all")
-            say(client, push("while-frozen"))
             freezer.added += SHORT
+            say(client, push("while-frozen"))
             assert await client.reply() == OK
 
     on(freezer, test)

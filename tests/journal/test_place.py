@@ -26,7 +26,9 @@ def moved_away(directory: Path) -> None:
 
 
 def removed(directory: Path) -> None:
-    shutil.rmtree(directory)
+    gone = directory.with_name("gone")
+    directory.rename(gone)  # at once: the journal makes its reserve anew while files vanish one by one
+    shutil.rmtree(gone)
 
 
 def emptied(directory: Path) -> None:
