@@ -123,8 +123,7 @@ class Pending:
             if append.size <= GROUP_BYTES:
                 group.change.additions.append(append)
             else:
-                *group.change.ahead, last = _parts(append)
-                group.change.additions.append(last)
+                group.change.ahead = _parts(append)
             group.appends.append(append)
             jobs = len(append.payloads)
             group.jobs += jobs

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from sidecar.journal import schema
+from sidecar.journal import blobs, schema
 from sidecar.journal.connection import Damaged
 from sidecar.journal.seal import DeadLetter, Row, opened, seal_attempts, seal_letter, seal_text
 
@@ -56,7 +56,10 @@ def page(db: sqlite3.Connection, after: int, limit: int, max_bytes: int) -> tupl
         return [], [], after
     if numbers[0] <= after or numbers != sorted(set(numbers)):
         raise Damaged("its jobs are out of order")
-    rows, bad = _cut(db, db.execute(schema.PAGE, (after, last)).fetchall()[0])
+    if last == numbers[0]:
+        rows, bad = _one_by_one(db, [last])
+    else:
+        rows, bad = _cut(db, db.execute(schema.PAGE, (after, last)).fetchall()[0])
     if len(rows) + len(bad) != bisect_right(numbers, last):
         raise Damaged("its jobs can't be found again")
     return rows, bad, last
@@ -73,7 +76,10 @@ def chosen(db: sqlite3.Connection, ids: Sequence[int], max_bytes: int) -> tuple[
     """
     numbers, last = _reach(db, schema.CHOSEN_SIZES, (str(list(ids)),), max_bytes)
     looked = len(ids) if not numbers or last == numbers[-1] else bisect_right(ids, last)
-    rows, bad = _cut(db, db.execute(schema.CHOSEN, (str(list(ids[:looked])),)).fetchall()[0])
+    if numbers and last == numbers[0]:
+        rows, bad = _one_by_one(db, [last])
+    else:
+        rows, bad = _cut(db, db.execute(schema.CHOSEN, (str(list(ids[:looked])),)).fetchall()[0])
     return rows, bad, looked
 
 
@@ -133,9 +139,9 @@ def _one_by_one(db: sqlite3.Connection, numbers: Sequence[int]) -> tuple[list[Ro
     bad: list[int] = []
     for number in numbers:
         found = db.execute(schema.ONE, (number,)).fetchall()
-        mark, payload, tries = found[0] if found else (b"", b"", "")
-        sound = isinstance(mark, bytes) and isinstance(payload, bytes)
-        whence = opened(number, mark, payload) if sound else None
+        mark, is_blob, tries = found[0] if found else (None, False, "")
+        payload = blobs.read(db, "jobs", number) if is_blob else b""
+        whence = opened(number, mark, payload) if is_blob and isinstance(mark, bytes) else None
         if whence is None:
             bad.append(number)
         else:

@@ -117,5 +117,6 @@ SELECT group_concat(id), group_concat(length(mark)), group_concat(length(payload
 PAGE = _JOINED.format(tries=_TRIES, source="(SELECT * FROM jobs WHERE id > ? AND id <= ?) AS job")
 CHOSEN = _JOINED.format(tries=_TRIES, source="(SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))) AS job")
 ONE = f"""
-SELECT job.mark, job.payload, {_TRIES} FROM jobs AS job LEFT JOIN attempts AS note ON note.id = job.id WHERE job.id = ?
+SELECT job.mark, typeof(job.payload) = 'blob', {_TRIES}
+FROM jobs AS job LEFT JOIN attempts AS note ON note.id = job.id WHERE job.id = ?
 """  # noqa: S608

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from sidecar.journal import reading, schema
+from sidecar.journal import blobs, reading, schema
 from sidecar.journal.connection import BUSY_SECONDS, Damaged, NewerFormat, connect, transaction
 from sidecar.journal.reading import Counts, read_counts, read_setting, sound_letter
 from sidecar.journal.schema import DB_NAME, FORMAT, OLDEST_FORMAT, RUN_BITS, RUN_LENGTH
@@ -39,7 +39,7 @@ class Change(msgspec.Struct):
     """What one transaction does. The additions' ids follow on each other without a gap.
 
     Attributes:
-        ahead: parts of a very large append, each stored by an INSERT of its own; `additions` has its last part.
+        ahead: parts of a very large append, each stored by an INSERT of its own; `additions` is empty then.
     """
 
     additions: list[Addition] = []
@@ -229,7 +229,7 @@ class Store:
             self._count()  # each entry would count them
         with transaction(self.db):
             for part in change.ahead:
-                self._commit_entry(Change(additions=[part]))
+                self._add(part)
             removed = self._commit_entry(change)
             removed += self._bury(change.letters)
             done = [*change.gone, *(letter.id for letter in change.letters)]
@@ -287,13 +287,34 @@ class Store:
         self._stored_to = last
         return self.db.total_changes - before - len(cuts) - 1  # 1: the row of counts
 
+    def _add(self, addition: Addition) -> None:
+        """Stores jobs within a transaction."""
+        number, payload = addition.first, addition.payloads[0] if addition.payloads else b""
+        if len(addition.payloads) != 1 or len(payload) < blobs.LARGE:
+            self._commit_entry(Change(additions=[addition]))
+            return
+        sealed = mark(number, payload, addition.origins[0], addition.at)
+        self.db.execute("INSERT INTO jobs VALUES (?, ?, zeroblob(?))", (number, sealed, len(payload)))
+        blobs.fill(self.db, "jobs", number, payload)
+        self.db.execute(schema.counts_sql(jobs="1", last_id="?1"), (number,))
+        self._stored_to = number
+
     def _bury(self, letters: Sequence[DeadLetter]) -> int:
         removed = 0
         for letter in letters:
             self.db.execute(
-                "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (letter.id, letter.jid, letter.reason, letter.attempts, letter.at, seal_letter(letter), letter.payload),
+                "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, zeroblob(?))",
+                (
+                    letter.id,
+                    letter.jid,
+                    letter.reason,
+                    letter.attempts,
+                    letter.at,
+                    seal_letter(letter),
+                    len(letter.payload),
+                ),
             )
+            blobs.fill(self.db, "dead", letter.id, letter.payload)
             removed += self.db.execute("DELETE FROM jobs WHERE id = ?", (letter.id,)).rowcount
         if letters:
             self.db.execute(schema.counts_sql(jobs="?1", dead="?2"), (-removed, len(letters)))
@@ -362,8 +383,7 @@ class Store:
         with transaction(self.db):
             for number in flagged:
                 letters += self.letters(number, number)
-            whole = Change(additions=[Addition(first, [letter.payload for letter in letters], [0] * len(letters), at)])
-            self._commit_entry(whole)
+            self._add(Addition(first, [letter.payload for letter in letters], [0] * len(letters), at))
             for letter in letters:
                 self.db.execute("DELETE FROM dead WHERE id = ?", (letter.id,))
             self.db.executemany("DELETE FROM requeue WHERE id = ?", [(number,) for number in flagged])

@@ -230,7 +230,8 @@ class Writer:
 
     def _account(self, added: int, removed: int, change: Change) -> None:
         counts = self._counts
-        last = change.additions[-1] if change.additions else None
+        stored = change.additions or change.ahead
+        last = stored[-1] if stored else None
         self._counts = Counts(
             counts.jobs + added - removed,
             counts.dead + len(change.letters),
