@@ -29,7 +29,7 @@ from sidecar.journal import Journal
 from sidecar.journal.schema import DB_NAME
 from sidecar.linkreport import LinkReport
 from sidecar.logs import DEFECTS, FloodLog, FlushLog, defect, get_logger
-from sidecar.memory import calm_collector, tidy
+from sidecar.memory import calm_collector, give_back_large, tidy
 from sidecar.metrics import Counts
 from sidecar.ops.facts import Gauge
 from sidecar.ops.pulse import Pulse
@@ -227,6 +227,7 @@ async def serve(
     Raises:
         StartError: it can't start, with one clear line.
     """
+    give_back_large()
     journal = await _open_journal(settings)
     sidecar = Sidecar(settings, journal)
     listener = Listener(settings.listen, sidecar.services(), tls=_listen_tls(settings))

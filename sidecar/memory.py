@@ -15,14 +15,31 @@ from typing import Final
 
 import trio
 
+MAPPED: Final = 1024 * 1024
+"""Bytes from which on an allocation is a mapping of its own, given back as soon as it is freed."""
+KEPT: Final = 4 * 1024 * 1024
+"""Bytes of freed memory that the C library may keep at the end of its heap."""
 GC_THRESHOLD: Final = 20_000
 """Allocations of tracked objects between two collections of the youngest generation."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 TIDY_EVERY: Final = 20.0
 """Seconds between two looks."""
 QUIET: Final = 10_000
 """Jobs in memory above which a look is put off: a collection takes a millisecond or two for so many."""
 AT_LAST: Final = 300.0
 """Seconds after which it isn't put off any longer, for a long outage has connections that end, too."""
+
+
+def give_back_large() -> None:
+    """Have the C library give large blocks back when they are freed, once and for all.
+
+    glibc moves its threshold up to the largest block that was ever freed (to 32 MiB), and from then on such blocks lie
+    in the heap, which shrinks only when its end is free.
+    """
+    mallopt = _of_libc("mallopt")
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, MAPPED)
+        mallopt(_M_TRIM_THRESHOLD, KEPT)
 
 
 def calm_collector() -> None:
@@ -41,20 +58,21 @@ async def tidy(waiting: Callable[[], int]) -> None:
     Args:
         waiting: how many jobs are in memory.
     """
-    trim = _trim()
+    trim = _of_libc("malloc_trim")
     last = trio.current_time()
     while True:
         await trio.sleep(TIDY_EVERY)
         if waiting() <= QUIET or trio.current_time() - last >= AT_LAST:
             last = trio.current_time()
             gc.collect()
-            trim(0)
+            if trim is not None:
+                trim(0)
 
 
-def _trim() -> Callable[[int], int]:
-    """`malloc_trim`, where the C library has it (glibc does); else nothing."""
+def _of_libc(name: str) -> Callable[..., int] | None:
+    """A function that glibc has; None where the C library is another one."""
     try:
-        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):
-        return lambda _pad: 0
-    return trim
+        return None
+    return function

@@ -85,7 +85,7 @@ class Tunnel:
             if reply is not None:
                 answer(reply)
 
-        self._pipe.send(line + b"\r\n", answered)
+        self._pipe.send([line, b"\r\n"], answered)
         return passed
 
     def end(self) -> None:

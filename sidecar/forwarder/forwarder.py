@@ -26,9 +26,10 @@ from sidecar.journal import Journal, Row
 from sidecar.logs import TIMEOUT, FloodLog, FlushLog, defect, get_logger
 from sidecar.metrics import Counts
 from sidecar.origins import Epoch
+from sidecar.protocol.commands import push, pushb
 from sidecar.supervision import supervised
 from sidecar.upstream.link import Link
-from sidecar.upstream.pipe import Pipe
+from sidecar.upstream.pipe import Command, Pipe
 from sidecar.upstream.refusals import knows_pushb
 
 log = get_logger()
@@ -273,9 +274,9 @@ class Forwarder:
     def _send(self, pipe: Pipe, batch: Batch, now: float) -> None:
         batch.sent_at = now
         if batch.single:
-            command = b"PUSH " + batch.entries[0].payload + b"\r\n"
+            command: Command = push(batch.entries[0].payload)
         elif self._pushb:
-            command = b"PUSHB [" + b",".join([entry.payload for entry in batch.entries]) + b"]\r\n"
+            command = pushb([entry.payload for entry in batch.entries])
         else:
             fit = len(batch.entries) if self._depth > 1 else 1
             self._batcher.give_back(batch.entries[fit:])
@@ -284,7 +285,7 @@ class Forwarder:
             return
         self._alone = batch.alone
         self._load += self._weight(batch)
-        batch.size = len(command)
+        batch.size = sum(map(len, command)) if isinstance(command, list) else len(command)
         batch.delivered = self._counts.delivered
         self._bytes += batch.size
         self.in_flight += len(batch.entries)

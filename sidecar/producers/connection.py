@@ -203,6 +203,7 @@ class Connection:
         while True:
             if lines:
                 next_step = await self._take(lines)
+                lines = []  # they are held by whom they were handed to
                 if next_step is Next.TUNNEL:
                     return next_step
                 if next_step is Next.END:
@@ -278,15 +279,19 @@ class Connection:
         clock = time.time()
         self._plain = True
         run: list[Job] = []  # certain jobs pushed one after the other: they share a commit and a slot
-        for index, line in enumerate(lines):
+        for index in range(len(lines)):
+            line, lines[index] = lines[index], b""  # a large one is held by nobody else
             now = stamp(clock + index * STAMP_STEP)
-            if line.startswith(b"PUSH ") and (job := examine(line[5:], now)) is not None:
-                self._plain &= not job.confirmed
-                if run and run[0].confirmed is not job.confirmed:
-                    await self._push(run)
-                    run = []
-                run.append(job)
-                continue
+            if line.startswith(b"PUSH "):
+                payload, line = line[5:], b""
+                if (job := examine(payload, now)) is not None:
+                    self._plain &= not job.confirmed
+                    if run and run[0].confirmed is not job.confirmed:
+                        await self._push(run)
+                        run = []
+                    run.append(job)
+                    continue
+                line = b"PUSH " + payload
             self._plain = False
             if run:
                 await self._push(run)
@@ -297,7 +302,7 @@ class Connection:
             elif verb == b"END":
                 return Next.END
             elif self._tunnel is None and _needs_tunnel(verb, line):
-                self._early = lines[index:]
+                self._early = [line, *lines[index + 1 :]]
                 return Next.TUNNEL
             else:
                 self._pass(line, verb)

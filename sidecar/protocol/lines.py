@@ -53,13 +53,20 @@ class LineReader:
         fits = len(self._partial) + len(data) < self._limit
         lines = data.split(b"\n")
         rest = lines.pop()
+        first: list[bytes] = []
         if lines and self._partial:
             self._partial += lines[0]
-            lines[0] = bytes(self._partial)
+            if fits and self._partial.endswith(b"\r"):
+                self._partial.pop()  # a copy less than below
+                first = [bytes(self._partial)]
+            else:
+                lines[0] = bytes(self._partial)
             self._partial.clear()
         self._partial += rest
         if not fits:
             self._check(lines)
+        if first:
+            return first + [line.removesuffix(b"\r") for line in lines[1:]]
         return [line.removesuffix(b"\r") for line in lines]
 
     def _check(self, lines: list[bytes]) -> None:

@@ -19,9 +19,11 @@ from sidecar.upstream.dial import RECEIVE_BYTES, Connected
 
 OnReply = Callable[[bytes | None], None]
 """Called once with the raw reply, or with None when the connection was lost before it."""
+Command = bytes | list[bytes]
+"""A command, its line end included; in pieces where it is large, so that it isn't copied to be sent."""
 
 SEND_CHUNK = 256 * 1024
-"""Bytes joined for one send: large enough to cost few calls, small enough to be copied twice without notice."""
+"""Bytes of one send: large enough to cost few calls, small enough to be copied twice without notice."""
 
 
 REPLY_TIMEOUT = 15.0
@@ -51,6 +53,8 @@ class Pipe:
         self._outgoing: deque[bytes] = deque()
         self._something_to_send = trio.Event()
         self._lost: str | None = None
+        self.unsent = 0
+        """Bytes that wait to be sent."""
         self.owed_since = 0.0
         """The later of when the oldest unanswered command was sent and when the last reply came (trio's clock)."""
 
@@ -74,19 +78,21 @@ class Pipe:
         await trio.lowlevel.checkpoint()  # who waits to be read has its turn: timers and input are due together
         return trio.current_time() - self.owed_since
 
-    def send(self, command: bytes, on_reply: OnReply) -> None:
-        """Queue a command (its line end included). Never blocks; on a lost pipe `on_reply(None)` comes at once."""
+    def send(self, command: Command, on_reply: OnReply) -> None:
+        """Queue a command. Never blocks; on a lost pipe `on_reply(None)` comes at once."""
         if self._lost is not None:
             on_reply(None)
             return
         if not self._owed:
             self.owed_since = trio.current_time()
-        self._owed.append((on_reply, len(command)))
-        self.write(command)
+        pieces = [command] if isinstance(command, bytes) else command
+        self._owed.append((on_reply, sum(map(len, pieces))))
+        self.write(*pieces)
 
-    def write(self, data: bytes) -> None:
+    def write(self, *pieces: bytes) -> None:
         """Queue bytes that get no reply (`END`)."""
-        self._outgoing.append(data)
+        self._outgoing.extend(pieces)
+        self.unsent += sum(map(len, pieces))
         self._something_to_send.set()
 
     async def run(self) -> None:
@@ -117,10 +123,15 @@ class Pipe:
                 while self._outgoing and size + len(self._outgoing[0]) <= SEND_CHUNK:
                     chunk.append(self._outgoing.popleft())
                     size += len(chunk[-1])
+                data = memoryview(b"".join(chunk))
+                del chunk
                 try:
-                    await self._stream.send_all(b"".join(chunk))
+                    for start in range(0, size, SEND_CHUNK):
+                        await self._stream.send_all(data[start : start + SEND_CHUNK])
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                     raise PipeLost(_words(error)) from error
+                del data
+                self.unsent -= size
             self._something_to_send = trio.Event()
             await self._something_to_send.wait()
 

@@ -94,7 +94,7 @@ class SideConnection:
         def answered(reply: bytes | None) -> None:
             passed.answer(IN_DOUBT.line() if reply is None else reply)
 
-        pipe.send(passed.line + b"\r\n", answered)
+        pipe.send([passed.line, b"\r\n"], answered)
 
     async def _watch(self, pipe: Pipe) -> None:
         while True:
