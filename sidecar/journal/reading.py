@@ -37,7 +37,8 @@ def read_counts(db: sqlite3.Connection) -> Counts:
         Damaged: it is not what was written.
     """
     found = db.execute(schema.PROVEN_COUNTS).fetchall()
-    if len(found) != 1 or found[0][4] != 1:
+    whole = len(found) == 1 and all(isinstance(number, int) for number in found[0])
+    if not whole or found[0][4] != 1 or found[0][3] > schema.MOST_ID:
         raise Damaged("its row of counts is wrong")
     return Counts(*found[0][:4])
 

@@ -20,6 +20,8 @@ DB_NAME = "journal.db"
 RUN_BITS = 20
 RUN_LENGTH = 1 << RUN_BITS
 """Longest run of settled ids in one number: (first << RUN_BITS) | (length - 1)."""
+MOST_ID = (1 << 63 - RUN_BITS) - 1
+"""Highest id of a job: a run that begins with it is still a number of SQLite's."""
 
 _PROOF = "3 * ({jobs}) + 5 * ({dead}) + 7 * ({damaged}) + 11 * ({last_id})"
 """Tells a flipped bit in the row of counts, and can be moved by another process too."""

@@ -18,6 +18,7 @@ from sidecar.journal.connection import BUSY_SECONDS, Damaged, NewerFormat, conne
 from sidecar.journal.reading import Counts, read_counts, read_setting, sound_letter
 from sidecar.journal.schema import DB_NAME, FORMAT, OLDEST_FORMAT, RUN_BITS, RUN_LENGTH
 from sidecar.journal.seal import DeadLetter, Row, appended_at, mark, pack, seal_attempts, seal_letter, seal_text
+from sidecar.journal.strays import set_strays_aside
 from sidecar.logs import get_logger
 
 LOOK_AT_ROWS = 1_000
@@ -91,8 +92,10 @@ class Store:
             self._check_format()
             self.db.executescript(schema.COMMIT_VIEW)
             self.noted = {row[0] for row in self.db.execute("SELECT id FROM attempts").fetchall()}
+            strays = set_strays_aside(self.db)
+            self.counts()
             self._look_for_uncounted()
-            self._mend_counts()
+            self._mend_counts(anew=strays > 0)
         except BaseException:
             self.db.close()
             raise
@@ -124,15 +127,19 @@ class Store:
         elif said != str(header) or not OLDEST_FORMAT <= header <= FORMAT or application != schema.APPLICATION_ID:
             raise Damaged(f"its header says format {header}, its contents {said}")
 
-    def _mend_counts(self) -> None:
-        """Recounts the rows of an older format, and where the first of them are more than the counts say."""
+    def _mend_counts(self, *, anew: bool) -> None:
+        """Recounts the rows of an older format, and where the first of them are more than the counts say.
+
+        Args:
+            anew: recount anyway.
+        """
         counts = self.counts()
         if self._older:
             self.recount()
             with transaction(self.db):
                 self.db.execute(f"PRAGMA user_version = {FORMAT}")
                 self.set_setting("format", str(FORMAT))
-        elif self._has_more("jobs", counts.jobs) or self._has_more("dead", counts.dead):
+        elif anew or self._has_more("jobs", counts.jobs) or self._has_more("dead", counts.dead):
             self.recount()
 
     def _has_more(self, table: str, said: int) -> bool:

@@ -16,6 +16,7 @@ from sidecar.errors import StartError
 from sidecar.journal import DeadLetter
 from sidecar.journal.journal import Journal
 from sidecar.journal.store import Store
+from sidecar.journal.visitor import Visitor
 from tests.journal.running import appended, everything, number_of, opened, payload, running, settled, until
 
 JOBS = 400
@@ -157,6 +158,43 @@ async def test_a_flipped_first_page_loses_nothing(tmp_path: Path, *, anew: bool)
         flip(tmp_path / "journal.db", place, 1)
         async with running(tmp_path) as journal:
             assert len(await everything(journal)) == 300, place
+
+
+@pytest.mark.parametrize(
+    ("harm", "lost"),
+    [
+        ("UPDATE jobs SET id = 9223372036854775807 WHERE id = 3", 1),
+        ("UPDATE jobs SET id = 8796093022208 WHERE id = 3", 1),
+        ("UPDATE jobs SET id = 0 WHERE id = 3; UPDATE jobs SET id = -7 WHERE id = 2", 2),
+        ("INSERT INTO dead VALUES (9223372036854775807, 'jid', 'ERR', 1, 1.0, 0, x'00')", 0),
+        ("INSERT INTO dead VALUES (-7, 'jid', 'ERR', 1, 1.0, 0, x'00')", 0),
+        ("DELETE FROM counts", 0),
+        ("UPDATE counts SET jobs = 'many', proof = 3", 0),
+        ("UPDATE counts SET jobs = 'many', last_id = 'x', proof = 0", 0),
+        ("UPDATE counts SET last_id = 9223372036854775807, proof = 11 * 9223372036854775807 + 3 * jobs", 0),
+    ],
+)
+@pytest.mark.parametrize("counted", [False, True])
+async def test_no_row_stops_a_start_or_is_stuck(tmp_path: Path, harm: str, lost: int, *, counted: bool) -> None:
+    async with running(tmp_path) as journal:
+        await appended(journal, [payload(n) for n in range(5)])
+        if counted:
+            await settled(journal, [(await everything(journal))[0].id])
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        db.executescript(harm)
+    kept = list(range(1 if counted else 0, 5))
+    for added in (5, 6):
+        async with running(tmp_path) as journal:
+            await appended(journal, [payload(added)])
+            kept.append(added)
+            rows = await everything(journal)
+            assert set(map(number_of, rows)) <= set(kept)
+            assert (len(rows), journal.waiting, journal.dead) == (len(kept) - lost, len(kept) - lost, 0)
+    async with running(tmp_path) as journal:
+        await settled(journal, [row.id for row in await everything(journal)])
+        await until(lambda: journal.waiting == 0)
+    with Visitor(tmp_path) as visitor:
+        assert (visitor.counts().jobs, visitor.counts().damaged) == (0, lost or harm.count("dead"))
 
 
 async def test_a_newer_format_stops_the_start(tmp_path: Path) -> None:
