@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import trio
 
@@ -12,8 +13,9 @@ from sidecar.clock import RunningClock
 from sidecar.config import Settings
 from sidecar.errors import JOBS_LEFT, StartError
 from sidecar.journal import Journal
+from sidecar.journal.probe import look
 from sidecar.journal.schema import DB_NAME
-from sidecar.journal.slots import claimed, left_slots, waiting_in
+from sidecar.journal.slots import claimed, left_slots
 from sidecar.logs import get_logger
 from sidecar.signals import INBOX
 from sidecar.stopping import LINK_DOWN_LIMIT
@@ -59,10 +61,11 @@ async def beside_left_slots(settings: Settings, serving: Callable[[], Awaitable[
         what the serving does.
     """
     enough, looked = trio.Event(), trio.Event()
+    said: dict[Path, str] = {}
 
     async def send() -> None:
         while not enough.is_set():
-            await _send_left_slots(settings, enough)
+            await _send_left_slots(settings, enough, said)
             looked.set()
             with trio.move_on_after(LOOK_AGAIN):
                 await enough.wait()
@@ -76,15 +79,23 @@ async def beside_left_slots(settings: Settings, serving: Callable[[], Awaitable[
     return code
 
 
-async def _send_left_slots(settings: Settings, enough: trio.Event) -> None:
-    """One directory after the other, each as its owner."""
+async def _send_left_slots(settings: Settings, enough: trio.Event, said: dict[Path, str]) -> None:
+    """One directory after the other, each as its owner; what stays in one is said when it is something new."""
     for slot in left_slots(settings.journal_dir):
+        stays = None
         try:
             with claimed(slot) as ours:
-                if ours and not enough.is_set() and waiting_in(slot):
+                if not ours or enough.is_set():
+                    continue
+                if look(slot).to_send:
                     await _emptied(replace(settings, journal_dir=slot), asked=enough)
-        except StartError as error:
-            log.warning("left_journal", message=f"What an earlier run left can't be sent: {error}")
+                text = look(slot).left(slot, settings.upstream.identity)
+                stays = text and f"{slot.name}: {text}"
+        except (StartError, OSError) as error:
+            stays = f"What an earlier run left can't be sent: {error}"
+        if stays is not None and said.get(slot) != stays:
+            log.warning("left_journal", message=stays)
+        said[slot] = stays or ""
 
 
 async def _emptied(settings: Settings, *, asked: trio.Event | None) -> Journal:

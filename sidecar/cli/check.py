@@ -13,13 +13,14 @@ from typing import Final
 import click
 import trio
 
-from sidecar.cli import journal_probe, report
+from sidecar.cli import report
 from sidecar.cli.findings import Findings, Port, keeps_journal
 from sidecar.cli.options import given_flags, settings_options
 from sidecar.cli.upstream_probe import ProbeError, Upstream, probe
 from sidecar.config import Bind, Loaded, Settings, UpstreamAddress, load
 from sidecar.errors import StartError
 from sidecar.journal import host as journal_host
+from sidecar.journal import probe as journal_probe
 from sidecar.journal import volume
 
 PROBLEMS: Final = {errno.EADDRINUSE: "in use", errno.EACCES: "not permitted", errno.EADDRNOTAVAIL: "no such address"}

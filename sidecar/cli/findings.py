@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sidecar.cli.journal_probe import Contents
 from sidecar.cli.upstream_probe import ProbeError, Upstream
 from sidecar.config import SETTINGS, Ack, Loaded, Settings
 from sidecar.config.declared import BATCH_SIZES, value_text
+from sidecar.journal.probe import Contents
 from sidecar.journal.volume import Volume
 
 FAKTORY_JOBS_A_SECOND: Final = 30_000  # what a Faktory on two cores takes in batches; a larger one takes more

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sidecar.config import size_text
+from sidecar.journal.schema import DB_NAME
 from sidecar.journal.seal import DeadLetter, Row
-from sidecar.journal.slots import left_slots, waiting_in
+from sidecar.journal.slots import said_of_left
 from sidecar.journal.visitor import Visitor
 
 
@@ -36,6 +37,9 @@ def status_of(directory: Path) -> dict[str, Any]:
     Raises:
         StartError: it can't be read.
     """
+    if not (directory / DB_NAME).exists() and (left := _left(directory, None)):
+        nothing = dict.fromkeys(("waiting", "dead", "to_be_retried", "set_aside", "bytes"), 0)
+        return {"directory": str(directory), "owner": None, "upstream": None, "oldest": None, **nothing, **left}
     with Visitor(directory) as visitor:
         counts = visitor.counts()
         oldest = next(visitor.jobs(), None) if counts.jobs else None
@@ -49,13 +53,20 @@ def status_of(directory: Path) -> dict[str, Any]:
             "set_aside": counts.damaged,
             "oldest": _time(oldest.at) if isinstance(oldest, Row) else None,
             "bytes": visitor.size(),
-            "left_by_runs": {str(slot): waiting_in(slot) for slot in left_slots(directory)},
+            **_left(directory, visitor.upstream()),
         }
+
+
+def _left(directory: Path, identity: str | None) -> dict[str, dict[str, str]]:
+    said = said_of_left(directory, identity)
+    return {"left_by_runs": {str(slot): text for slot, text in said.items()}} if said else {}
 
 
 def show_status(found: dict[str, Any]) -> None:
     """The state as a page."""
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     waiting = f"{found['waiting']:,} jobs"
     if found["oldest"]:
         waiting += f", the oldest since {found['oldest']}"
@@ -74,8 +85,8 @@ def show_status(found: dict[str, Any]) -> None:
     ]
     if found["set_aside"]:
         lines.append(("damaged", f"{found['set_aside']:,} rows set aside"))
-    for slot, jobs in found["left_by_runs"].items():
-        lines.append(("beside it", f"{slot}: {jobs:,} jobs; the next run or serve sends them"))
+    for slot, text in found.get("left_by_runs", {}).items():
+        lines.append(("beside it", f"{Path(slot).name}: {text}"))
     for label, text in lines:
         table.add_row(label, Text(text))
     _console().print(table)

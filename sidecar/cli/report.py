@@ -19,10 +19,10 @@ from sidecar.cli.findings import (
     link_capacity,
     per_second,
 )
-from sidecar.cli.journal_probe import Contents
 from sidecar.cli.upstream_probe import Upstream
 from sidecar.config import SETTINGS, size_text
-from sidecar.journal.slots import left_slots
+from sidecar.journal.probe import Contents
+from sidecar.journal.slots import said_of_left
 from sidecar.journal.volume import Volume
 
 OK, WARN, FAIL, OFF, NONE = "ok", "warn", "fail", "off", "none"
@@ -80,7 +80,7 @@ def _journal(findings: Findings) -> Row:
     bound, contents = size_text(settings.journal_max_bytes), findings.contents
     disk = f"{found.kind}, {size_text(found.free)} free, fsync {_ms(found.fsync)}, {_held(contents)}, bound {bound}"
     left = [
-        f"{slot.name}: what a run left; the next run or serve sends it" for slot in left_slots(settings.journal_dir)
+        f"{slot.name}: {text}" for slot, text in said_of_left(settings.journal_dir, settings.upstream.identity).items()
     ]
     notes = [*left, contents.owner and f"open now: {contents.owner}", found.loses] if contents else [*left, found.loses]
     return "journal", OK if found.loses is None else WARN, [place, disk, *(note for note in notes if note)]

@@ -18,12 +18,12 @@ import trio
 
 from sidecar import logs
 from sidecar.banner import reachable
-from sidecar.cli.journal_probe import look
 from sidecar.cli.options import given_flags, load_and_log, settings_options
 from sidecar.clock import RunningClock
 from sidecar.config import SETTINGS, Ack, Loaded, Settings
 from sidecar.config.gathering import FILE_SUFFIX
 from sidecar.errors import JOBS_LEFT, StartError
+from sidecar.journal.probe import look
 from sidecar.journal.slots import free_slot
 from sidecar.journal.volume import file_system, what_is_lost
 from sidecar.signals import ENDED_BY, INBOX, INSISTING, name_of

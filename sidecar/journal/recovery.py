@@ -114,7 +114,7 @@ def prepare(upstream: str, adopt: bool, store: Store) -> None:
     """
     store.oldest()  # looks at both ends of the jobs: damage there is mended now
     store.highest_id()
-    recorded, jobs = store.setting("upstream"), store.counts().jobs
+    recorded, jobs = store.setting("upstream"), store.counts().jobs + store.to_be_put_back()
     if recorded not in (None, upstream) and jobs and not adopt:
         raise StartError(
             f"journal {store.directory} holds {jobs:,} jobs for {recorded}, upstream is {upstream}; "

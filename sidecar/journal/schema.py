@@ -103,6 +103,7 @@ SELECT group_concat(id), group_concat(size) FROM (
     SELECT id, ifnull(length(mark) + length(payload), 0) AS size FROM jobs
     WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id)
 """
+FLAGGED = "SELECT count(*) FROM requeue JOIN dead ON dead.id = requeue.id"
 FLAGGED_SIZES = """
 SELECT requeue.id, ifnull(length(payload), 0) FROM requeue LEFT JOIN dead ON dead.id = requeue.id
 ORDER BY requeue.id LIMIT ?

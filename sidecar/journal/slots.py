@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.errors import StartError
+from sidecar.journal.probe import look
 from sidecar.journal.schema import DB_NAME
-from sidecar.journal.visitor import Visitor
 
 SLOT_NAME: Final = "slot"
 MAX_SLOTS: Final = 1_000  # a thousand runs at a time on one machine are a mistake, not a load
@@ -53,27 +53,44 @@ def left_slots(directory: Path) -> list[Path]:
     """The directories of `run`s beside this one, or beside that of which this is one, in which there is a journal."""
     name = re.sub(r"\.run-\d+$", "", directory.name)
     beside = directory.parent.glob(f"{glob.escape(name)}.run-*")
-    return sorted(path for path in beside if path != directory and (path / DB_NAME).exists())
+    return sorted(path for path in beside if path != directory and _has_journal(path))
 
 
-def waiting_in(slot: Path) -> int:
-    """Jobs that wait in its journal.
+def said_of_left(directory: Path, identity: str | None) -> dict[Path, str]:
+    """What is to be said of each of them that holds something.
 
-    Raises:
-        StartError: it can't be read.
+    Args:
+        identity: the upstream that they would be sent to; None: whatever that is.
     """
-    with Visitor(slot) as visitor:
-        return visitor.counts().jobs
+    said: dict[Path, str] = {}
+    for slot in left_slots(directory):
+        try:
+            text = look(slot).left(slot, identity)
+        except OSError as error:
+            text = f"what a run left can't be read: {error.strerror}"
+        if text is not None:
+            said[slot] = text
+    return said
+
+
+def _has_journal(directory: Path) -> bool:
+    try:
+        (directory / DB_NAME).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # may be, and whoever opens it is told what is wrong
+    return True
 
 
 @contextmanager
 def claimed(slot: Path) -> Iterator[bool]:
-    """Keep a slot from others until the context ends; False when somebody has it, or it can't be had."""
-    try:
-        descriptor = os.open(slot / SLOT_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        yield False
-        return
+    """Keep a slot from others until the context ends; False when somebody has it.
+
+    Raises:
+        OSError: it can't be had.
+    """
+    descriptor = os.open(slot / SLOT_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         yield _locked(descriptor)
     finally:

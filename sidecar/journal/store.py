@@ -378,6 +378,10 @@ class Store:
         changed, self._data_version = version != self._data_version, version
         return changed
 
+    def to_be_put_back(self) -> int:
+        """How many dead letters are flagged."""
+        return self._one(schema.FLAGGED)
+
     def flagged(self, limit: int, max_bytes: int) -> list[int]:
         """Ids of dead letters that are to be put back, at most `limit` and about `max_bytes`, one at least."""
         sizes = self.db.execute(schema.FLAGGED_SIZES, (limit,)).fetchall()

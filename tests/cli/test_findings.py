@@ -8,11 +8,11 @@ import pytest
 import trio
 
 from sidecar.cli.findings import Findings, Port, advice, effective, link_capacity, per_second
-from sidecar.cli.journal_probe import Contents, look
 from sidecar.cli.report import as_object
 from sidecar.cli.upstream_probe import ProbeError, Upstream
 from sidecar.config import SETTINGS, Loaded, load
 from sidecar.journal import Journal, volume
+from sidecar.journal.probe import Contents, look
 from sidecar.journal.volume import Volume
 
 GOOD_VOLUME = Volume("ext4", 50 << 30, 0.0002, None)
