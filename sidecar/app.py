@@ -18,6 +18,7 @@ import trio
 
 from sidecar.banner import banner, reachable
 from sidecar.batching import Batcher, Limits
+from sidecar.budget import POOL, Budget
 from sidecar.clock import for_threads, running_clock
 from sidecar.config import Ack, Settings, host_port, listen_context
 from sidecar.deadlines import ANSWER_WITHIN, Deadlines
@@ -86,7 +87,7 @@ class Sidecar:
             self.link,
             journal,
             depth=settings.pipeline_depth,
-            room=settings.memory_max_bytes // 2,
+            room=settings.memory_max_bytes // 4,
             counts=self.counts,
             flush_log=self.flush_log,
             floods=self.floods,
@@ -103,6 +104,7 @@ class Sidecar:
             memory_max=settings.memory_max_bytes,
             counts=self.counts,
         )
+        self.budget = Budget(lambda: self.intake.has_room_for_large() and self.side.unsent < POOL)
         self.lane: Lane | None = None
         if journal is not None:
             self._take_over(journal)
@@ -151,7 +153,7 @@ class Sidecar:
         yield "pulse", self.pulse.run
         if self.journal is not None:
             yield "audit", self.forwarder.audit(self.journal).run
-        yield "memory", partial(tidy, lambda: self.batcher.jobs)
+        yield "memory", partial(tidy, lambda: self.batcher.jobs, lambda: self.budget.large)
 
     def services(self) -> Services:
         """What local connections work with."""
@@ -166,6 +168,7 @@ class Sidecar:
             password=password.reveal() if password is not None else None,
             lane=self.lane,
             tunnels=Tunnels(self.dialer),
+            budget=self.budget,
         )
         if (clock := running_clock()) is not None:
             clock.frozen = partial(self._frozen, services.connections)
@@ -328,25 +331,26 @@ async def _start_http(sidecar: Sidecar, nursery: trio.Nursery) -> list[str]:
 
     routes = OpsRoutes(sidecar.gauge)
     if settings.ops_listen:
-        await _start_ops(routes, settings, nursery)
+        await _start_ops(routes, sidecar, nursery)
     if not settings.http_listen:
         return []
     from sidecar.web.app import serve_http
     from sidecar.web.ops_router import router
 
     bound: list[tuple[str, int]] = await nursery.start(
-        partial(serve_http, settings, sidecar.intake, routers=[router(routes)], open_paths=HEALTH)
+        partial(serve_http, settings, sidecar.intake, sidecar.budget, routers=[router(routes)], open_paths=HEALTH)
     )
     return [host_port(*each) for each in bound]
 
 
-async def _start_ops(routes: OpsRoutes, settings: Settings, nursery: trio.Nursery) -> None:
+async def _start_ops(routes: OpsRoutes, sidecar: Sidecar, nursery: trio.Nursery) -> None:
     """Start the listener that has nothing but health, metrics and status."""
     from sidecar.web.ops import OpsApplication
     from sidecar.web.server import bind
     from sidecar.web.server import serve as serve_web
 
-    listeners = bind(settings.ops_listen, OpsApplication(routes).edge, setting="SIDECAR_OPS_LISTEN")
+    application = OpsApplication(routes, sidecar.budget)
+    listeners = bind(sidecar.settings.ops_listen, application.edge, setting="SIDECAR_OPS_LISTEN")
     bound: list[tuple[str, int]] = await nursery.start(serve_web, listeners)
     address = reachable(host_port(*bound[0]))
     log.info("ops", message=f"Health, metrics and status page: http://{address}", address=address)

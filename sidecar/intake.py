@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from sidecar.batching import Entry
+from sidecar.batching import ENTRY_OVERHEAD, Entry
 from sidecar.config import Ack
 from sidecar.deadlines import Deadlines
 from sidecar.errors import Refusal
@@ -24,6 +24,7 @@ from sidecar.journal import Journal
 from sidecar.metrics import Counts
 from sidecar.origins import Epoch, Origin
 from sidecar.protocol.jobs import Job
+from sidecar.protocol.lines import MAX_LINE
 from sidecar.protocol.replies import OK, error_text
 from sidecar.supervision import guarded
 from sidecar.turns import Done, LentTurn, Turn, Verdicts
@@ -102,16 +103,27 @@ class Intake:
         """Of these, the jobs that can be expected to be settled soon: what waits apart isn't."""
         return self.owed - self._forwarder.resting
 
-    def refusal_reason(self) -> str | None:
-        """Why jobs are not accepted right now; None: they are."""
+    def refusal_reason(self, jobs: Sequence[Job] = ()) -> str | None:
+        """Why jobs are not accepted right now; None: they are.
+
+        Args:
+            jobs: which ones; a few that have not come yet, by default.
+        """
         if self._stopping:
             return STOPPING
         if self._storing is not None and (fault := self._storing.fault) is not None:
             return fault
         held = self._forwarder.unstored_memory
-        if held < self._memory_max:
+        if not held:
+            return None  # what is larger than the bound is taken when it has all of it
+        if held + sum([len(job.payload) for job in jobs]) + len(jobs) * ENTRY_OVERHEAD < self._memory_max:
             return None
         return f"memory full: {held >> 20:,} MiB of jobs wait for Faktory; the bound is SIDECAR_MEMORY_MAX_BYTES"
+
+    def has_room_for_large(self) -> bool:
+        """Whether memory takes one of the largest commands: where that is larger than its bound, alone."""
+        held = self._forwarder.unstored_memory
+        return not held or held + MAX_LINE <= self._memory_max
 
     def stop_taking(self) -> None:
         """The end is near: refuse all jobs from now on, for what comes now could not be finished."""
@@ -123,16 +135,16 @@ class Intake:
     def _may_have_room_again(self) -> bool:
         return not self._stopping and (self._storing is None or not self._storing.failed.is_set())
 
-    async def room(self, *, since: float | None = None) -> Refusal | None:
+    async def room(self, jobs: Sequence[Job] = (), *, since: float | None = None) -> Refusal | None:
         """Backpressure before refusal: give a full store up to a second to have room again; why not, if it hasn't.
 
         Args:
             since: when the command arrived (trio's clock), now by default: commands that came together wait together.
         """
         with trio.move_on_at((trio.current_time() if since is None else since) + FULL_WAIT):
-            while self._may_have_room_again and self.refusal_reason() is not None:  # noqa: ASYNC110 - a disk tells nobody
+            while self._may_have_room_again and self.refusal_reason(jobs) is not None:  # noqa: ASYNC110 - a disk tells nobody
                 await trio.sleep(0.05)
-        reason = self.refusal_reason()
+        reason = self.refusal_reason(jobs)
         return Refusal(f"not sent: {reason}", retry=True) if reason is not None else None
 
     def submit(
@@ -228,7 +240,7 @@ class Intake:
         Raises:
             Refusal: none was taken.
         """
-        if self.refusal_reason() is not None and (refusal := await self.room()) is not None:
+        if self.refusal_reason(jobs) is not None and (refusal := await self.room(jobs)) is not None:
             self._counts.refuse("full", len(jobs))
             raise refusal
         outcome: list[Refusal | None] = [None] * len(jobs)

@@ -22,8 +22,12 @@ KEPT: Final = 4 * 1024 * 1024
 GC_THRESHOLD: Final = 20_000
 """Allocations of tracked objects between two collections of the youngest generation."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+LOOK_EVERY: Final = 1.0
+"""Seconds between looks whether there is something to do."""
 TIDY_EVERY: Final = 20.0
-"""Seconds between two looks."""
+"""Seconds between tidying up without a special reason."""
+MUCH: Final = 16 * 1024 * 1024
+"""Bytes of large commands that are a reason: what they were made of lies in pieces all over the heap."""
 QUIET: Final = 10_000
 """Jobs in memory above which a look is put off: a collection takes a millisecond or two for so many."""
 AT_LAST: Final = 300.0
@@ -52,18 +56,21 @@ def calm_collector() -> None:
     gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
-async def tidy(waiting: Callable[[], int]) -> None:
-    """Collect dead cycles and give freed pages back, at quiet moments, until cancelled.
+async def tidy(waiting: Callable[[], int], large: Callable[[], int]) -> None:
+    """Collect dead cycles and give freed pages back, at quiet moments and behind large commands, until cancelled.
 
     Args:
         waiting: how many jobs are in memory.
+        large: counts bytes of large commands that were let go of.
     """
     trim = _of_libc("malloc_trim")
-    last = trio.current_time()
+    last, seen = trio.current_time(), large()
     while True:
-        await trio.sleep(TIDY_EVERY)
-        if waiting() <= QUIET or trio.current_time() - last >= AT_LAST:
-            last = trio.current_time()
+        await trio.sleep(LOOK_EVERY)
+        now = trio.current_time()
+        due = waiting() <= QUIET if now - last >= TIDY_EVERY else large() - seen >= MUCH
+        if due or now - last >= AT_LAST:
+            last, seen = now, large()
             gc.collect()
             if trim is not None:
                 trim(0)

@@ -88,6 +88,11 @@ class Tunnel:
         self._pipe.send([line, b"\r\n"], answered)
         return passed
 
+    @property
+    def unsent(self) -> int:
+        """Bytes of commands that wait to be sent."""
+        return self._pipe.unsent
+
     def end(self) -> None:
         """The consumer has left: let upstream know before the connection closes."""
         self._pipe.write(b"END\r\n")

@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 import msgspec
 import trio
 
-from sidecar.batching import Batcher, Entry
+from sidecar.batching import ENTRY_OVERHEAD, Batcher, Entry
 from sidecar.forwarder.apart import entry_of, jid_of
 from sidecar.forwarder.audit import Known
 from sidecar.forwarder.idranges import IdRanges, includes
@@ -35,7 +35,8 @@ class Backlog:
     """Pages jobs between the journal and the batcher.
 
     Args:
-        room: bytes of memory that waiting jobs may take before new ones stay in the journal only.
+        room: bytes of memory that jobs may take before new ones stay in the journal only.
+        in_flight: tells how many bytes of them are on their way.
         arrived: called after jobs were read back into the batcher.
         missing: called with the number of jobs that could not be read back (set aside as damaged by the journal).
         apart: takes jobs of an earlier run that were tried already: they wait apart.
@@ -47,6 +48,7 @@ class Backlog:
         journal: Journal,
         *,
         room: int,
+        in_flight: Callable[[], int],
         arrived: Callable[[], object],
         missing: Callable[[int], None],
         apart: Callable[[Sequence[Row]], None],
@@ -55,6 +57,7 @@ class Backlog:
         self._journal = journal
         self._apart = apart
         self._room = room
+        self._in_flight = in_flight
         self._arrived = arrived
         self._missing = missing
         self._cursor = 0
@@ -73,11 +76,12 @@ class Backlog:
         """Ids of jobs that are sound and yet no jobs."""
 
     def takes(self, entries: Sequence[Entry]) -> bool:
-        """True when these new jobs stay in the journal only: memory is full, or others wait there already."""
+        """True when these new jobs stay in the journal only: memory has no room, or others wait there already."""
         if entries[0].id <= self._cursor:
             return False  # they were parked while the cursor passed them
         if not self.jobs:
-            if not self._coming and self._batcher.memory < self._room:
+            size = sum([len(entry.payload) for entry in entries]) + len(entries) * ENTRY_OVERHEAD
+            if not self._coming and self._memory + size < self._room:
                 return False
             self._cursor = entries[0].id - 1
             self._listed, self._promoted = IdRanges(), {}
@@ -139,11 +143,15 @@ class Backlog:
                 self._work = trio.Event()
                 await self._work.wait()
 
+    @property
+    def _memory(self) -> int:
+        return self._batcher.memory + self._in_flight()
+
     def _low(self) -> bool:
-        return self._batcher.memory < self._room // 2
+        return self._memory < self._room // 2
 
     def _may_fetch_ahead(self) -> bool:
-        return bool(self._wanted) and self._batcher.memory < self._room
+        return bool(self._wanted) and self._memory < self._room
 
     async def _fetch_ahead(self) -> None:
         epoch, wanted = self._wanted[0]

@@ -84,6 +84,7 @@ class Forwarder:
                 batcher,
                 journal,
                 room=room,
+                in_flight=lambda: self._bytes,
                 arrived=self.pump,
                 missing=self._settlement.missing,
                 apart=self._adopt_apart,

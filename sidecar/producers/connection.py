@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
+from sidecar.budget import Budget, NoRoom
 from sidecar.deadlines import ANSWER_WITHIN, Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
@@ -70,6 +71,7 @@ class Services:
     password: str | None
     lane: Lane | None
     tunnels: Tunnels
+    budget: Budget
     connections: set[Connection] = field(default_factory=set)
 
 
@@ -96,7 +98,7 @@ class Connection:
         self._rider: Rider | None = None
         self._plain = False  # the last that came was nothing but certain pushes
         self._passed = 0  # commands on their way to upstream, unanswered
-        self._held = 0  # bytes of commands that came since nothing was owed
+        self._share = services.budget.share()  # what came since nothing was owed
 
     async def run(self) -> None:
         """Serve the client until one side ends the connection."""
@@ -105,6 +107,7 @@ class Connection:
             await self._serve()
         finally:
             self._services.connections.discard(self)
+            self._share.close()
 
     def too_late(self) -> bool:
         """Hang up on a client that waited too long: it would take the reply for its next command's. True: it did."""
@@ -210,20 +213,19 @@ class Connection:
                     break
                 if self._replies.owed > MAX_OWED:
                     await self._replies.at_most(MAX_OWED // 2)
-                if not self._replies.owed:
-                    self._held = 0
-                elif self._held > MAX_HELD:
+                if self._share.size > MAX_HELD:
                     await self._replies.at_most(0)
-                    self._held = 0
                 if self._channel.unsent > MAX_UNSENT:
                     await self._channel.flushed()
-            data = await self._receive()
-            if not data:
-                break
-            self._held += len(data)
+            if self._share.size and not self._replies.owed:
+                self._share.shrink_to(self._lines.pending + (self._tunnel.unsent if self._tunnel is not None else 0))
             try:
+                data = await self._receive()
+                if not data:
+                    break
+                self._share.grow(len(data))
                 lines = self._lines.feed(data)
-            except LineTooLong as error:
+            except (LineTooLong, NoRoom) as error:
                 await self._refuse_line(error)
                 await self._replies.at_most(0)
                 await self._swallow()
@@ -245,7 +247,10 @@ class Connection:
                     return await self._receive_after_a_stall(self._rider.stalled_since)
                 self._arrived = trio.current_time()
                 return data
-        data = await self._channel.receive()
+        if self._lines.pending:
+            data = await self._share.more(self._channel.receive)
+        else:
+            data = await self._channel.receive()
         self._arrived = trio.current_time()
         return data
 
@@ -259,9 +264,14 @@ class Connection:
         self._arrived = trio.current_time()
         return data
 
-    async def _refuse_line(self, error: LineTooLong) -> None:
-        """Carry out what came before a line that is too long, and refuse it."""
-        if await self._take(error.complete) is Next.GO:
+    async def _refuse_line(self, error: LineTooLong | NoRoom) -> None:
+        """Carry out what came before a line that is too long, or has no room, and refuse it."""
+        self._lines = LineReader()
+        self._share.close()
+        if isinstance(error, NoRoom):
+            self._services.intake.refuse("full")
+            self._replies.slot().fill(Refusal(f"not sent: {error}", retry=True).line())
+        elif await self._take(error.complete) is Next.GO:
             self._services.intake.refuse("line_too_long")
             self._replies.slot().fill(Refusal(f"line too long: {error}").line())
 
@@ -322,7 +332,8 @@ class Connection:
         if self._passed:
             await self._replies.at_most(0)
         intake = self._services.intake
-        if intake.refusal_reason() is not None and (refusal := await intake.room(since=self._arrived)) is not None:
+        since = self._arrived
+        if intake.refusal_reason(jobs) is not None and (refusal := await intake.room(jobs, since=since)) is not None:
             intake.refuse("full")
             self._replies.slot().fill(refusal.line() * (1 if bulk else len(jobs)))
             return

@@ -88,7 +88,8 @@ class PassedCommand:
 
     def _go(self) -> None:
         if not self.answered and trio.current_time() < self._due:  # else it is about to expire
-            self._passed = self._way.send(self._line, self._answer)
+            line, self._line = self._line, b""  # who refers to this command need not hold it
+            self._passed = self._way.send(line, self._answer)
 
     def _answer(self, reply: bytes) -> None:
         if not self.answered:
@@ -98,6 +99,7 @@ class PassedCommand:
     def expire(self) -> None:
         """The time is over."""
         self.answered = True
+        self._line = b""
         if self._passed is not None and self._passed.sent:
             self._intake.refuse("in_doubt")
             if self.too_late is not None:
@@ -107,7 +109,7 @@ class PassedCommand:
                 self._fill(IN_DOUBT)
             return
         if self._passed is not None:
-            self._passed.dropped = True
+            self._passed.drop()
         self._forwarder.stop_waiting(self._go)
         self._intake.refuse("not_sent")
         self._fill(self._intake.why_not_sent().line())

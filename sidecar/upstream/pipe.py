@@ -42,13 +42,21 @@ class Pipe:
     Args:
         connected: a connection after its handshake.
         unasked: called with a reply that no command waits for (`too many connections` comes so).
+        sent: called when bytes have left.
     """
 
-    def __init__(self, connected: Connected, *, unasked: Callable[[bytes], None] | None = None) -> None:
+    def __init__(
+        self,
+        connected: Connected,
+        *,
+        unasked: Callable[[bytes], None] | None = None,
+        sent: Callable[[], None] | None = None,
+    ) -> None:
         self._stream = connected.stream
         self._reader = connected.replies
         self._early = connected.early
         self._unasked = unasked
+        self._sent = sent
         self._owed: deque[tuple[OnReply, int]] = deque()  # with the size of the command
         self._outgoing: deque[bytes] = deque()
         self._something_to_send = trio.Event()
@@ -132,6 +140,8 @@ class Pipe:
                     raise PipeLost(_words(error)) from error
                 del data
                 self.unsent -= size
+                if self._sent is not None:
+                    self._sent()
             self._something_to_send = trio.Event()
             await self._something_to_send.wait()
 

@@ -19,6 +19,8 @@ from sidecar.upstream.pipe import Pipe, PipeLost
 
 IDLE_END = 60.0
 """Seconds without a command after which the connection is ended: it costs upstream one of its 2,000."""
+UNSENT = 1024 * 1024
+"""Bytes that may wait in the connection: a command behind them is not sent, and can be dropped."""
 GOODBYE = 1.0
 """Seconds that upstream has to close a connection after our END."""
 
@@ -39,6 +41,11 @@ class Passed:
         self.sent = False
         self.dropped = False
 
+    def drop(self) -> None:
+        """Nobody waits for it any more; it is not to be sent."""
+        self.dropped = True
+        self.line = b""
+
 
 class SideConnection:
     """Carries passed-through commands, pipelined, over one connection of its own."""
@@ -49,14 +56,17 @@ class SideConnection:
         self._waiting: deque[Passed] = deque()
         self._wanted = trio.Event()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes in the connection that wait to be sent, whoever still waits for their reply."""
+        return self._pipe.unsent if self._pipe is not None else 0
+
     def send(self, line: bytes, answer: Answer) -> Passed:
         """Pass a command line (without its end); `answer` gets the raw reply, or an `-ERR` of ours, once."""
         passed = Passed(line, answer)
-        if self._pipe is not None and self._pipe.lost is None:
-            self._put(self._pipe, passed)
-        else:
-            self._waiting.append(passed)
-            self._wanted.set()
+        self._waiting.append(passed)
+        self._wanted.set()
+        self._put_waiting()
         return passed
 
     async def run(self) -> None:
@@ -71,13 +81,12 @@ class SideConnection:
                 self._refuse_waiting(f"not sent: Faktory can't be reached ({error.phase}: {error.detail})")
                 continue
             with suppress(PipeLost):
-                await self._carry(Pipe(connected, unasked=self._unasked))
+                await self._carry(Pipe(connected, unasked=self._unasked, sent=self._put_waiting))
 
     async def _carry(self, pipe: Pipe) -> None:
         self._pipe = pipe
         try:
-            for passed in _drained(self._waiting):
-                self._put(pipe, passed)
+            self._put_waiting()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, pipe)
                 nursery.start_soon(pipe.run)
@@ -86,15 +95,22 @@ class SideConnection:
         finally:
             self._pipe = None
 
+    def _put_waiting(self) -> None:
+        """Put what waits into the connection, as far as it takes it."""
+        pipe = self._pipe
+        while self._waiting and pipe is not None and pipe.lost is None and pipe.unsent < UNSENT:
+            passed = self._waiting.popleft()
+            if not passed.dropped:
+                self._put(pipe, passed)
+
     def _put(self, pipe: Pipe, passed: Passed) -> None:
-        if passed.dropped:
-            return
         passed.sent = True
 
         def answered(reply: bytes | None) -> None:
             passed.answer(IN_DOUBT.line() if reply is None else reply)
 
-        pipe.send([passed.line, b"\r\n"], answered)
+        line, passed.line = passed.line, b""
+        pipe.send([line, b"\r\n"], answered)
 
     async def _watch(self, pipe: Pipe) -> None:
         while True:

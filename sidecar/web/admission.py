@@ -8,6 +8,7 @@ for byte (numbers keep their digits); only line breaks between JSON tokens becom
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -29,6 +30,7 @@ MAX_UNKNOWN: Final = 32  # fields of a job that Faktory doesn't know: each is he
 REASON_TEXT: Final = 200  # characters of a client's own text that a reason repeats
 
 _NULL: Final = b"null"
+_BREAK: Final = re.compile(rb"[\r\n]")
 _RULES: Final[Mapping[str, str]] = {
     "jid": "jid must be a string of 8 characters or more",
     "queue": "queue must be a name of letters, digits, '.', '_' and '-'",
@@ -94,7 +96,7 @@ def operation(jobtype: str, body: bytes, stamp: bytes) -> Job:
     """
     argument = _one_line(_checked_json(body))
     _check_operands(argument, "the body")
-    return _examined({}, jobtype, b"[%b]" % argument, stamp)
+    return _examined({}, jobtype, [b"[", argument, b"]"], stamp)
 
 
 def single(body: bytes, stamp: bytes) -> tuple[str, Job]:
@@ -127,7 +129,7 @@ def element(raw: Raw, stamp: bytes) -> Job:
     Raises:
         Unfit: with the reason.
     """
-    return _job(bytes(raw), stamp)[1]
+    return _job(raw, stamp)[1]
 
 
 def repeated(jobs: Sequence[tuple[int, Job]]) -> list[JobProblem]:
@@ -181,9 +183,9 @@ def _job(element: bytes, stamp: bytes) -> tuple[str, Job]:
         raise Unfit(f"the job is nested deeper than {MAX_DEPTH} levels") from None
     except _BAD_JSON:
         raise Unfit('a job must be an object such as {"type": "Add", "args": {"a": 1, "b": 2}}') from None
+    args = fields.pop("args", None)
     rest = {key: bytes(value) for key, value in fields.items()}
     jobtype = _pop_type(rest)
-    args = rest.pop("args", None)
     if args is None:
         raise Unfit("args is missing: an object (the only argument) or an array of arguments", _own_jid(rest))
     try:
@@ -209,14 +211,15 @@ def _pop_type(fields: dict[str, bytes]) -> str:
     return name
 
 
-def _arguments(jobtype: str, args: bytes) -> bytes:
-    """The job's `args` as Faktory wants them, an array."""
-    if args[:1] == b"{":
-        array = b"[%b]" % args
+def _arguments(jobtype: str, args: bytes) -> list[bytes]:
+    """The job's `args` as Faktory wants them, an array, in pieces: a large one isn't copied."""
+    start = bytes(memoryview(args)[:1])
+    if start == b"{":
+        array: list[bytes] = [b"[", args, b"]"]
         if jobtype in DOCUMENTED:
             _check_operands(args, f"args of {jobtype}")
-    elif args[:1] == b"[":
-        array = args
+    elif start == b"[":
+        array = [args]
         if jobtype in DOCUMENTED:
             arguments = _decode_array(args)
             if len(arguments) != 1:
@@ -239,25 +242,26 @@ def _operand_error(error: Exception) -> str:
     return text.replace("`float`", "a number")
 
 
-def _examined(fields: Mapping[str, bytes], jobtype: str, args: bytes, stamp: bytes) -> Job:
+def _examined(fields: Mapping[str, bytes], jobtype: str, args: Sequence[bytes], stamp: bytes) -> Job:
     """The job, when Faktory is certain to accept it.
 
     Raises:
         Unfit: with the reason.
     """
-    parts = [b'"jobtype":%b,"args":%b' % (msgspec.json.encode(jobtype), args)]
+    pieces = [b'{"jobtype":', msgspec.json.encode(jobtype), b',"args":', *args]
     if "jid" not in fields or fields["jid"] == _NULL:
-        parts.insert(0, b'"jid":"%b"' % os.urandom(JID_BYTES).hex().encode())
+        pieces[0] = b'{"jid":"%b","jobtype":' % os.urandom(JID_BYTES).hex().encode()
     for key, value in fields.items():
         if value != _NULL:
-            parts.append(b"%b:%b" % (msgspec.json.encode(key), _one_line(value)))
-    payload = b"{%b}" % b",".join(parts)
+            pieces.append(b",%b:%b" % (msgspec.json.encode(key), _one_line(value)))
+    payload = b"".join([*pieces, b"}"])
     if len(payload) > MAX_PAYLOAD:
         raise Unfit(f"a job may have at most {MAX_PAYLOAD} bytes, this one has {len(payload)}")
     _check_unknown([key for key in fields if key not in _RULES])
     job = examine(payload, stamp)
     if job is None:
-        raise Unfit(_why_doubtful(fields, args, stamp))
+        del payload
+        raise Unfit(_why_doubtful(fields, b"".join(args), stamp))
     return job
 
 
@@ -309,7 +313,9 @@ def _own_jid(fields: Mapping[str, bytes]) -> str | None:
 
 def _one_line(value: bytes) -> bytes:
     """JSON without line breaks: in valid JSON they stand between tokens only."""
-    return value.replace(b"\r", b" ").replace(b"\n", b" ")
+    if _BREAK.search(value) is None:
+        return value
+    return bytes(value).replace(b"\r", b" ").replace(b"\n", b" ")
 
 
 def _quoted(text: str) -> str:

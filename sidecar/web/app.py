@@ -22,6 +22,7 @@ from sidecar.web.problems import Problem
 from sidecar.web.server import bind, serve
 
 if TYPE_CHECKING:
+    from sidecar.budget import Budget
     from sidecar.config import Bind, Settings
     from sidecar.intake import Intake
 
@@ -44,6 +45,7 @@ class Application:
 
     Args:
         intake: takes the jobs.
+        budget: for the bodies.
         token: what clients must know, None for nothing.
         routers: further routes (health, metrics, the status page).
         open_paths: need no token where there is one.
@@ -52,6 +54,7 @@ class Application:
     def __init__(
         self,
         intake: Intake,
+        budget: Budget,
         *,
         token: str | None,
         routers: Sequence[APIRouter] = (),
@@ -59,7 +62,7 @@ class Application:
     ) -> None:
         self._token = token
         self._open_paths = open_paths
-        self._bodies = Bodies()
+        self._bodies = Bodies(budget)
         jobs = job_router(JobRoutes(intake))
         self._direct = _direct(jobs)
         self.framework = _framework([jobs, *routers])
@@ -156,6 +159,7 @@ def _direct(router: APIRouter) -> dict[tuple[str, str], Endpoint]:
 async def serve_http(
     settings: Settings,
     intake: Intake,
+    budget: Budget,
     *,
     routers: Sequence[APIRouter] = (),
     open_paths: Container[str] = (),
@@ -172,6 +176,6 @@ async def serve_http(
         StartError: an address can't be bound.
     """
     token = settings.http_token.reveal() if settings.http_token is not None else None
-    application = Application(intake, token=token, routers=routers, open_paths=open_paths)
+    application = Application(intake, budget, token=token, routers=routers, open_paths=open_paths)
     listeners = bind(settings.http_listen, application.edge, setting="SIDECAR_HTTP_LISTEN")
     await serve(listeners, task_status=task_status)

@@ -8,12 +8,12 @@ from typing import Final
 import trio
 from starlette.types import Message, Receive, Scope, Send
 
+from sidecar.budget import Budget, NoRoom, Share
 from sidecar.web.problems import Problem
 
 MAX_JOBS: Final = 10_000  # in one request: what upstream can take within the 4 s of an answer, as batches in flight
 MAX_BODY: Final = 32 * 1024 * 1024  # bytes of one body, as one line of the Faktory Work Protocol
 BODY_SECONDS: Final = 30.0  # for a body to arrive whole: 32 MiB at 9 Mbit/s
-MAX_BODIES: Final = 128 * 1024 * 1024  # bytes of all bodies in memory: four of the largest
 MAX_HEAD: Final = 16 * 1024  # bytes of request line and header fields: four times what browsers send
 IDLE_SECONDS: Final = 30.0  # between two requests of a connection, and for the head of one to arrive
 WRITE_SECONDS: Final = 30.0  # for a client to take what it was sent
@@ -24,14 +24,41 @@ GRACE_SECONDS: Final = (
 )
 
 
+class Body:
+    """A request's body, as long as it is needed.
+
+    Args:
+        data: all of it.
+        share: what it takes of the budget.
+    """
+
+    def __init__(self, data: bytes, share: Share) -> None:
+        self._data = data
+        self._share = share
+
+    def take(self) -> bytes:
+        """The bytes, once: who has done with them need not hold them."""
+        data, self._data = self._data, b""
+        return data
+
+    def release(self) -> None:
+        """The request has been answered."""
+        self.take()
+        self._share.close()
+
+
 class Bodies:
-    """The request bodies that are in memory, all together within `MAX_BODIES`."""
+    """Reads request bodies.
 
-    def __init__(self) -> None:
-        self.held = 0
+    Args:
+        budget: that they share with all other clients.
+    """
 
-    async def read(self, receive: Receive, declared: int | None) -> bytes:
-        """The whole body of a request; `release` its length when the request has been answered.
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+
+    async def read(self, receive: Receive, declared: int | None) -> Body:
+        """The whole body of a request, to be released when the request has been answered.
 
         Args:
             declared: the request's `Content-Length`, None when it has none.
@@ -42,39 +69,34 @@ class Bodies:
         """
         if declared is not None and declared > MAX_BODY:
             raise too_large()
-        chunks: list[bytes] = []
-        size = 0
+        share = self._budget.share()
         try:
             with trio.fail_after(BODY_SECONDS):
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        raise Gone
-                    chunk: bytes = message.get("body", b"")
-                    more = message.get("more_body", False)
-                    size += len(chunk)
-                    self.held += len(chunk)
-                    self._check(size)
-                    chunks.append(chunk)
-        except trio.TooSlowError:
-            self.held -= size
-            raise Problem(408, f"The body did not arrive within {BODY_SECONDS:.0f} s.") from None
-        except BaseException:
-            self.held -= size
+                return Body(await self._whole(receive, share), share)
+        except BaseException as error:
+            share.close()
+            if isinstance(error, trio.TooSlowError):
+                raise Problem(408, f"The body did not arrive within {BODY_SECONDS:.0f} s.") from None
+            if isinstance(error, NoRoom):
+                raise Problem(503, f"Not enqueued: {error}.", headers={"retry-after": "1"}) from None
             raise
-        return b"".join(chunks)
 
-    def release(self, body: bytes) -> None:
-        """The body is not needed any more."""
-        self.held -= len(body)
-
-    def _check(self, size: int) -> None:
-        if size > MAX_BODY:
-            raise too_large()
-        if self.held > MAX_BODIES:
-            detail = f"More than {MAX_BODIES} bytes of request bodies are being received at once."
-            raise Problem(503, detail, headers={"retry-after": "1"})
+    async def _whole(self, receive: Receive, share: Share) -> bytes:
+        data = bytearray()
+        more = True
+        while more:
+            message = await (share.more(receive) if data else receive())
+            if message["type"] != "http.request":
+                raise Gone
+            chunk: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            share.grow(len(chunk))
+            if len(data) + len(chunk) > MAX_BODY:
+                raise too_large()
+            if not data and not more:
+                return chunk
+            data += chunk
+        return bytes(data)
 
 
 class Gone(Exception):
@@ -91,7 +113,7 @@ def too_many(count: int) -> Problem:
     return Problem(413, f"A request may have at most {MAX_JOBS} jobs, this one has {count}; send several requests.")
 
 
-def replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: Body, receive: Receive) -> Receive:
     """A `receive` that gives the body that was read, whole, and then what follows it."""
     given = False
 
@@ -100,7 +122,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
         if given:
             return await receive()
         given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return {"type": "http.request", "body": body.take(), "more_body": False}
 
     return again
 

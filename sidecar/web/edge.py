@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sidecar.logs import defect, get_logger
-from sidecar.web.bounds import Bodies, Gone, answer_early, replay
+from sidecar.web.bounds import Bodies, Body, Gone, answer_early, replay
 from sidecar.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -81,24 +81,25 @@ class Edge:
             raise problem
         length = headers.get(b"content-length")
         if length is None and b"transfer-encoding" not in headers:
-            await self._answer(scope, receive, send)
+            await self._answer(scope, receive, send, None)
             return
         if headers.get(b"content-encoding", b"") not in _IDENTITY:
             raise Problem(415, "Content-Encoding is not supported: send the JSON as it is.")
         body = await self._bodies.read(receive, int(length) if length is not None else None)
         try:
-            await self._answer(scope, replay(body, receive), send)
+            await self._answer(scope, receive, send, body)
         finally:
-            self._bodies.release(body)
+            body.release()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, body: Body | None) -> None:
         endpoint = self._direct.get((scope["method"], scope["path"]))
         if endpoint is None:
+            receive = receive if body is None else replay(body, receive)
             # A HEAD is answered as a GET whose body the server leaves out (it looks at its own scope).
             inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
             await self._application(inner, receive, send)
             return
-        request = Request(scope, receive)
+        request = _Request(scope, receive, body)
         try:
             response = await endpoint(request)
         except Problem as problem:
@@ -107,6 +108,18 @@ class Edge:
             _log_failure(scope, error)
             response = await on_error(request, error)
         await response(scope, receive, send)
+
+
+class _Request(Request):
+    """A request whose body was read."""
+
+    def __init__(self, scope: Scope, receive: Receive, body: Body | None) -> None:
+        super().__init__(scope, receive)
+        self._whole = body
+
+    async def body(self) -> bytes:
+        """All of it, once."""
+        return self._whole.take() if self._whole is not None else b""
 
 
 def _log_failure(scope: Scope, error: Exception) -> None:

@@ -63,18 +63,16 @@ class JobRoutes:
 
     async def operation(self, jobtype: str, request: Request) -> Response:
         """One of the documented operations; the body is its argument."""
-        body = await request.body()
         try:
-            job = admission.operation(jobtype, body, stamp(self._clock()))
+            job = admission.operation(jobtype, await request.body(), stamp(self._clock()))
         except admission.Unfit as unfit:
             raise _invalid([JobProblem(0, unfit.jid, unfit.reason)], jobs=1) from None
         return await self._enqueue(jobtype, job)
 
     async def single(self, request: Request) -> Response:
         """One job of any type."""
-        body = await request.body()
         try:
-            jobtype, job = admission.single(body, stamp(self._clock()))
+            jobtype, job = admission.single(await request.body(), stamp(self._clock()))
         except admission.Unfit as unfit:
             raise _invalid([JobProblem(0, unfit.jid, unfit.reason)], jobs=1) from None
         return await self._enqueue(jobtype, job)

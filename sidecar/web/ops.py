@@ -31,6 +31,7 @@ from sidecar.web.status.events import EventStream
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from sidecar.budget import Budget
     from sidecar.config import Bind
     from sidecar.ops.facts import Facts, Gauge
 
@@ -140,9 +141,9 @@ class OpsApplication:
     A kubelet and most Prometheus set-ups can't send one, and nothing here changes anything.
     """
 
-    def __init__(self, routes: OpsRoutes) -> None:
+    def __init__(self, routes: OpsRoutes, budget: Budget) -> None:
         self._endpoints = routes.endpoints
-        self._bodies = Bodies()
+        self._bodies = Bodies(budget)
 
     def edge(self, where: Bind) -> Edge:
         """What answers on a bind."""

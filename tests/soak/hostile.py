@@ -178,7 +178,7 @@ def garbage(target: Target) -> None:
     """Bytes that are no protocol, or another one."""
     kinds = (
         target.dice.randbytes(5_000),
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + target.dice.randbytes(500),
         b"\r\n" * 10_000,
         b"HELLO\r\nHELLO null\r\nHELLO []\r\n",
@@ -256,13 +256,14 @@ def mid_command(target: Target) -> None:
 def http_garbage(target: Target) -> None:
     """Requests that don't end, lie about their length, or are none."""
     kinds = (
-        b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{",
-        b"POST /jobs/batch HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffff\r\n" + b"x" * 100_000,
-        b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n{",
+        b"POST /jobs/batch HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffff\r\n"
+        + b"x" * 100_000,
+        b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
         b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10_000,
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + target.dice.randbytes(1000),
-        b"POST /jobs HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 30000000\r\n\r\n",
+        b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 30000000\r\n\r\n",
     )
     with target.connect(http=True) as connection:
         connection.sendall(target.dice.choice(kinds))
@@ -276,7 +277,7 @@ def http_wide(target: Target) -> None:
     path = target.dice.choice((b"/jobs", b"/jobs/batch", b"/jobs/add"))
     body = repeated(target.dice.choice((b"0", b"{}", b'{"":0}')), target.bytes(0.1, 20))
     with target.connect(http=True) as connection:
-        head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         connection.sendall(head % (path, len(body)) + body)
         connection.recv(1000)
 

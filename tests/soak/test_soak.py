@@ -7,8 +7,6 @@ import pytest
 from tests.soak.play import soak
 
 SECONDS = 60.0
-WITHOUT = ("wide", "wide-hello", "unfinished-hellos", "large-job", "http-wide")
-"""What is left to the long one."""
 REPLY_LIMIT = 3.0
 """Seconds: of a machine that isn't asked to be quiet."""
 
@@ -17,5 +15,5 @@ REPLY_LIMIT = 3.0
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_honest_clients_beside_hostile_ones_and_troubles(faktory_parts: None, toxiproxy_server: object) -> None:
-    verdict = soak(SECONDS, seed=2, without=WITHOUT, reply_limit=REPLY_LIMIT)
+    verdict = soak(SECONDS, seed=2, reply_limit=REPLY_LIMIT)
     assert verdict.missed == []

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import trio
 
+from sidecar.budget import Budget
 from sidecar.config import Bind
 from sidecar.intake import Intake
 from sidecar.web.app import Application
@@ -57,7 +58,7 @@ async def start(
     **options: Any,
 ) -> int:
     """Serve an edge; returns its port."""
-    application = Application(cast(Intake, intake), token=token, **options)
+    application = Application(cast(Intake, intake), Budget(), token=token, **options)
     listeners = bind([where or Bind("127.0.0.1", 0)], application.edge, setting="SIDECAR_HTTP_LISTEN")
     addresses = await nursery.start(serve, listeners)
     port: int = addresses[0][1]

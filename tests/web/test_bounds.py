@@ -8,12 +8,15 @@ import pytest
 import trio
 from starlette.types import Message
 
+from sidecar.budget import Budget
 from sidecar.web import bounds, server
-from sidecar.web.bounds import BODY_SECONDS, MAX_BODIES, MAX_BODY, MAX_HEAD, Bodies, Gone
+from sidecar.web.bounds import BODY_SECONDS, MAX_BODY, MAX_HEAD, Bodies, Gone
 from sidecar.web.problems import Problem
 from tests.real.polling import wait_for_async
 from tests.web.conftest import start
 from tests.web.serving import Client, RecordingIntake, raw_answer
+
+MIB = 1 << 20
 
 
 async def pieces(*bodies: bytes, every: float = 0.0, last: bool = True) -> AsyncIterator[Message]:
@@ -24,58 +27,61 @@ async def pieces(*bodies: bytes, every: float = 0.0, last: bool = True) -> Async
 
 
 async def test_a_body_is_put_together_and_released(autojump_clock: trio.testing.MockClock) -> None:
-    bodies = Bodies()
-    body = await bodies.read(pieces(b"ab", b"", b"c", every=BODY_SECONDS / 4).__anext__, None)
+    budget = Budget()
+    body = await Bodies(budget).read(pieces(b"ab", b"", b"c", every=BODY_SECONDS / 4).__anext__, None)
 
-    assert body == b"abc"
-    assert bodies.held == 3
-    bodies.release(body)
-    assert bodies.held == 0
+    assert budget.used == 3
+    assert body.take() == b"abc"
+    assert budget.used == 3, "until it is answered"
+    body.release()
+    assert budget.used == 0
 
 
 async def test_a_slow_body_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
-    bodies = Bodies()
+    budget = Budget()
     begun = trio.current_time()
     with pytest.raises(Problem) as caught:
-        await bodies.read(pieces(*[b"x"] * 100, every=1).__anext__, 100)
+        await Bodies(budget).read(pieces(*[b"x"] * 100, every=1).__anext__, 100)
 
     assert caught.value.status == 408
     assert trio.current_time() - begun == BODY_SECONDS
-    assert bodies.held == 0
+    assert budget.used == 0
 
 
 async def test_a_body_may_have_exactly_the_bound() -> None:
-    bodies = Bodies()
+    bodies = Bodies(Budget())
     half = bytes(MAX_BODY // 2)
 
-    assert len(await bodies.read(pieces(half, half).__anext__, None)) == MAX_BODY
+    body = await bodies.read(pieces(half, half).__anext__, None)
+    assert len(body.take()) == MAX_BODY
+    body.release()
     with pytest.raises(Problem) as caught:
         await bodies.read(pieces(half, half, b"x").__anext__, None)
     assert caught.value.status == 413
     assert str(MAX_BODY) in caught.value.detail
 
 
-async def test_all_bodies_together_are_bounded() -> None:
-    bodies = Bodies()
-    whole = bytes(MAX_BODY)
-    for _ in range(MAX_BODIES // MAX_BODY):
-        await bodies.read(pieces(whole).__anext__, None)
+async def test_a_body_that_finds_no_room_is_told_to_come_again(autojump_clock: trio.testing.MockClock) -> None:
+    budget = Budget()
+    bodies = Bodies(budget)
+    first = await bodies.read(pieces(bytes(MAX_BODY)).__anext__, None)
     with pytest.raises(Problem) as caught:
-        await bodies.read(pieces(b"x").__anext__, None)
+        await bodies.read(pieces(bytes(MIB), b"x").__anext__, None)
 
-    assert caught.value.status == 503
-    bodies.release(whole)
-    assert await bodies.read(pieces(b"x").__anext__, None) == b"x"
+    assert (caught.value.status, caught.value.headers) == (503, {"retry-after": "1"})
+    first.release()
+    second = await bodies.read(pieces(bytes(MIB), b"x").__anext__, None)
+    assert len(second.take()) == MIB + 1
 
 
 async def test_a_client_that_leaves_is_no_problem() -> None:
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
-    bodies = Bodies()
+    budget = Budget()
     with pytest.raises(Gone):
-        await bodies.read(receive, 5)
-    assert bodies.held == 0
+        await Bodies(budget).read(receive, 5)
+    assert budget.used == 0
 
 
 async def test_a_declared_length_over_the_bound_is_refused_at_once(client: Client, intake: RecordingIntake) -> None:

@@ -1,0 +1,194 @@
+"""One budget for the bytes of clients: commands and HTTP bodies that are being received, or wait for their answer.
+
+Small commands are never held up. Beside `POOL` bytes of them all, one large command at a time is received: the one that
+began first; the others aren't read from meanwhile. So each is received whole sooner or later, and all of them together
+never take more than `POOL` and one of the largest. Who holds the others up for too long, and whoever has waited for too
+long, is refused in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import trio
+
+from sidecar.protocol.lines import MAX_LINE
+
+POOL: Final = 12 * 1024 * 1024
+"""Bytes beyond which only one command grows."""
+MOST: Final = POOL + MAX_LINE
+"""Bytes of all clients together, about."""
+SMALL: Final = 64 * 1024
+"""Bytes of one client that may be received at any time: as much as is read at once."""
+LARGE: Final = 4 * 1024 * 1024
+"""Bytes of a command that is worth tidying up behind it."""
+WAIT: Final = 4.0
+"""Seconds that a client waits unread for its turn."""
+TURN: Final = 2.0
+"""Seconds that one whose turn it is may take while others wait."""
+LOOK_EVERY: Final = 0.05
+"""Seconds between looks for room among the jobs that are held, which tell nobody."""
+MAX_WAITING: Final = 32
+"""Clients that wait for their turn; whoever comes then is refused at once. What HTTP has read ahead stays in memory."""
+
+T = TypeVar("T")
+
+
+class NoRoom(Exception):
+    """A command is refused in the middle of being received; its text is for the client."""
+
+
+def always() -> bool:
+    """There is room."""
+    return True
+
+
+class Budget:
+    """What all clients have together.
+
+    Args:
+        has_room: whether there is room for the jobs of one of the largest commands, beside those that are held already.
+
+    Attributes:
+        used: bytes.
+        large: bytes of large commands that were let go of so far.
+        begun: who is in the middle of a command, or has a large one unanswered, in the order of their beginnings.
+    """
+
+    def __init__(self, has_room: Callable[[], bool] = always) -> None:
+        self._has_room = has_room
+        self.used = 0
+        self.large = 0
+        self.begun: dict[Share, None] = {}
+        self._waiting = 0
+        self._changed = trio.Event()
+
+    def share(self) -> Share:
+        """The part of one more client."""
+        return Share(self)
+
+    def _first(self) -> Share | None:
+        """The large command that may grow."""
+        return next((share for share in self.begun if share.size > SMALL), None)
+
+    def make_room(self) -> None:
+        """End the oldest commands until all fit: so many clients are in the middle of small ones."""
+        first = self._first()
+        for share in list(self.begun):
+            if self.used <= MOST:
+                return
+            if share is not first:
+                share.evict("memory full: too many unfinished commands")
+
+    def tell(self) -> None:
+        """Something has changed for those who wait."""
+        if self._waiting:
+            self._changed.set()
+            self._changed = trio.Event()
+
+    async def turn(self, share: Share) -> None:
+        """Wait until a share may grow.
+
+        Raises:
+            NoRoom: it took too long.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise NoRoom("memory full: too many large commands are being received")
+        self._waiting += 1
+        try:
+            with trio.move_on_after(WAIT):
+                while not self._may_grow(share):
+                    first = self._first()
+                    assert first is not None  # this one is large
+                    if first is not share:
+                        first.hold_up()
+                    with trio.move_on_after(LOOK_EVERY):
+                        await self._changed.wait()
+        finally:
+            self._waiting -= 1
+        if not self._may_grow(share):
+            raise NoRoom("memory full: other large commands are being received")
+
+    def _may_grow(self, share: Share) -> bool:
+        return self.used <= POOL or (self._first() is share and self._has_room())
+
+
+class Share:
+    """The part of one client.
+
+    Attributes:
+        size: bytes of it that are received and neither answered nor let go of.
+    """
+
+    __slots__ = ("_budget", "_evicted", "_scope", "_waited_for", "size")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._scope: trio.CancelScope | None = None
+        self.size = 0
+        self._evicted: str | None = None
+        self._waited_for = 0.0
+
+    def grow(self, size: int) -> None:
+        """So many bytes have come."""
+        self.size += size
+        self._budget.used += size
+        if self.size > SMALL:
+            self._begin()
+
+    def _begin(self) -> None:
+        if self not in self._budget.begun:
+            self._budget.begun[self] = None
+            self._waited_for = 0.0
+
+    def shrink_to(self, size: int) -> None:
+        """So many bytes are left."""
+        budget = self._budget
+        budget.used += size - self.size
+        if self.size > LARGE:
+            budget.large += self.size - size
+        self.size = size
+        if size <= SMALL and self in budget.begun:
+            del budget.begun[self]
+        budget.tell()
+
+    def close(self) -> None:
+        """The client has left."""
+        self.shrink_to(0)
+
+    def hold_up(self) -> None:
+        """It is the one that may grow, and others wait: it gives up when it takes too long."""
+        now = trio.current_time()
+        self._waited_for = self._waited_for or now
+        if now >= self._waited_for + TURN:
+            self.evict("memory full: it takes too long to arrive, and others wait")
+
+    async def more(self, receive: Callable[[], Awaitable[T]]) -> T:
+        """Receive more of a command whose end has not come.
+
+        Raises:
+            NoRoom: it must give up.
+        """
+        budget = self._budget
+        self._begin()
+        try:
+            with trio.CancelScope() as self._scope:
+                if budget.used > POOL and self.size > SMALL:
+                    await budget.turn(self)
+                elif budget.used > MOST:
+                    budget.make_room()
+                return await receive()
+        finally:
+            self._scope = None
+        assert self._evicted is not None
+        raise NoRoom(self._evicted)
+
+    def evict(self, why: str) -> bool:
+        """Have it give up, if it is in the middle of a command: what is whole will be answered soon."""
+        if self._scope is None:
+            return False
+        self._evicted = why
+        self._scope.cancel()
+        self.close()
+        return True
