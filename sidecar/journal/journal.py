@@ -119,7 +119,7 @@ class Journal:
             make_directory(directory)
             lock = Lock(directory)
             store, recovery = open_store(directory, unclean=lock.unclean, prepare=partial(prepare, upstream, adopt))
-            space = Space(directory, bound_of(max_bytes))
+            space = Space(directory, lock.directory, bound_of(max_bytes))
             lacking = space.disk_lacks()
             if lacking is not None:
                 log.error("journal_full", message=f"Jobs are refused: {lacking}")

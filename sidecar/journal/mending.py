@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
+from functools import partial
 
 from sidecar.journal.connection import is_undone
 from sidecar.journal.space import Space
@@ -79,7 +81,18 @@ class Mending:
                 self._cut_wal(store)
             except sqlite3.Error as error:
                 return f"disk full: the write-ahead log can't be moved into the database ({error})"
-        return self._space.disk_lacks()
+        return self._asked(self._space.disk_lacks)
+
+    def volume_lacks(self, size: int) -> str | None:
+        """Why the volume can't take so many bytes in one transaction; None when it can."""
+        return self._asked(partial(self._space.volume_lacks, size))
+
+    def _asked(self, lacking: Callable[[], str | None]) -> str | None:
+        """An answer about the directory; where there is none jobs are refused, and what is open goes on deleting."""
+        try:
+            return lacking()
+        except OSError as error:
+            return f"{self._space.directory} doesn't tell its room ({error.strerror}); have a look at its volume"
 
     def note_full(self, lacking: str | None) -> None:
         """Remembers why there is no room for jobs, if there is none, and says so."""

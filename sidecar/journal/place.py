@@ -18,13 +18,12 @@ from pathlib import Path
 from sidecar.journal.lock import Lock
 from sidecar.journal.reading import Counts
 from sidecar.journal.recovery import NEW_NAME, sync_directory
-from sidecar.journal.schema import DB_NAME
+from sidecar.journal.schema import DB_NAME, WAL_NAME
 from sidecar.journal.store import Store
 from sidecar.logs import get_logger
 
 LOOK_EVERY = 0.1
 """Seconds between two looks: for so long `+OK` can promise nothing."""
-WAL_NAME = f"{DB_NAME}-wal"
 
 log = get_logger()
 

@@ -16,6 +16,7 @@ FORMAT = 2
 all rows, or those up to its `last_id`; 2: those up to its `last_id`, as light commits leave it."""
 OLDEST_FORMAT = 1
 DB_NAME = "journal.db"
+WAL_NAME = f"{DB_NAME}-wal"
 
 RUN_BITS = 20
 RUN_LENGTH = 1 << RUN_BITS

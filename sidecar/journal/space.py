@@ -11,10 +11,11 @@ import errno
 import os
 import resource
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from sidecar.journal.connection import PAGE_BYTES
-from sidecar.journal.schema import DB_NAME
+from sidecar.journal.schema import DB_NAME, WAL_NAME
 from sidecar.journal.store import Store
 from sidecar.logs import get_logger
 
@@ -66,7 +67,11 @@ def bound_of(max_bytes: int) -> int:
 class Space:
     """The directory's room.
 
+    Everything is asked of the directory that was opened, by its descriptor: what its path names by now may be nothing,
+    or another's.
+
     Args:
+        at: the directory's descriptor.
         max_bytes: bound of database, WAL and reserve together.
 
     Attributes:
@@ -76,10 +81,9 @@ class Space:
         wal: bytes that went into the WAL since it was last moved into the database, estimated.
     """
 
-    def __init__(self, directory: Path, max_bytes: int) -> None:
+    def __init__(self, directory: Path, at: int, max_bytes: int) -> None:
         self.directory = directory
-        self._wal_path = directory / f"{DB_NAME}-wal"
-        self._reserve = directory / RESERVE_NAME
+        self._at = at
         self.max_bytes = max_bytes
         self.live = 0
         self.size = 0
@@ -92,7 +96,7 @@ class Space:
     @property
     def has_reserve(self) -> bool:
         """Whether the reserve is there in full."""
-        return _size(self._reserve) >= RESERVE_BYTES
+        return self._size(RESERVE_NAME) >= RESERVE_BYTES
 
     def wrote(self, added: int, removed: int) -> None:
         """A transaction added so many bytes (with `ROW_OVERHEAD`) and removed so many jobs."""
@@ -104,11 +108,11 @@ class Space:
         pages, self._free_pages = store.pages()
         self._file = pages * PAGE_BYTES
         self.live = self._file - self._free_pages * PAGE_BYTES
-        self.size = _size(self.directory / DB_NAME) + self.wal_bytes() + _size(self._reserve)
+        self.size = self._size(DB_NAME) + self.wal_bytes() + self._size(RESERVE_NAME)
 
     def wal_bytes(self) -> int:
         """Bytes of the WAL file."""
-        return _size(self._wal_path)
+        return self._size(WAL_NAME)
 
     def lacks(self, size: int) -> str | None:
         """Why so many bytes (with `ROW_OVERHEAD`) can't be taken within the bound; None when they can."""
@@ -131,7 +135,7 @@ class Space:
 
     def volume_lacks(self, size: int) -> str | None:
         """Why the volume can't take so many bytes in one transaction; None when it can."""
-        volume = os.statvfs(self.directory)
+        volume = os.statvfs(self._at)
         free = volume.f_bavail * volume.f_frsize
         needed = _needed(size) - (RESERVE_BYTES if self.has_reserve else 0)
         if free >= needed:
@@ -144,7 +148,7 @@ class Space:
         The trial decides: a quota, or a file system that doesn't know its own room, shows in no figure. But where the
         figures show too little, nothing is tried.
         """
-        volume = os.statvfs(self.directory)
+        volume = os.statvfs(self._at)
         free = volume.f_bavail * volume.f_frsize
         needed = RESERVE_BYTES if self.has_reserve else 2 * RESERVE_BYTES
         if free < needed and volume.f_blocks:
@@ -161,10 +165,9 @@ class Space:
     def _try_room(self) -> str | None:
         """Brings the reserve back; after a refused write there must be as much room beside it, or it were full again
         in a moment."""
-        trial = self.directory / TRIAL_NAME
         try:
             if self.doubted:
-                _make(trial)
+                self._make(TRIAL_NAME)
             self.restore_reserve()
         except OSError as error:
             if self.doubted:
@@ -174,7 +177,7 @@ class Space:
                 f"({error.strerror}); free some space there, or raise the quota"
             )
         finally:
-            trial.unlink(missing_ok=True)
+            self._remove(TRIAL_NAME)
         self.doubted = False
         return None
 
@@ -186,11 +189,11 @@ class Space:
         """
         if self.has_reserve:
             return
-        _make(self._reserve)
+        self._make(RESERVE_NAME)
 
     def drop_reserve(self) -> None:
         """Gives the reserve's room to the database."""
-        self._reserve.unlink(missing_ok=True)
+        self._remove(RESERVE_NAME)
 
     def vacuum_due(self, *, empty: bool) -> bool:
         """Whether free pages should go back to the file system: nothing is stored, or far less than the file holds."""
@@ -209,27 +212,36 @@ class Space:
             store.give_back(VACUUM_PAGES)
             self.wal += 2 * VACUUM_PAGES * PAGE_BYTES
 
+    def _make(self, name: str) -> None:
+        """Makes a file of the reserve's size, written and synced; an empty one where there is no room.
+
+        Raises:
+            OSError: there is none.
+        """
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._at)
+        try:
+            _allocate(descriptor, RESERVE_BYTES)
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, 0)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._at)
+
+    def _size(self, name: str) -> int:
+        try:
+            return os.stat(name, dir_fd=self._at).st_size
+        except FileNotFoundError:
+            return 0
+
 
 def _needed(size: int) -> int:
     """Bytes on disk while a transaction adds `size`: its rows, the WAL that they pass through, and the reserve."""
     return size + size // 8 + max(WAL_LIMIT, size + size // 4 + CHECKPOINT_DUE) + RESERVE_BYTES
-
-
-def _make(path: Path) -> None:
-    """Makes a file of the reserve's size, written and synced; an empty one where there is no room.
-
-    Raises:
-        OSError: there is none.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _allocate(descriptor, RESERVE_BYTES)
-        os.fsync(descriptor)
-    except OSError:
-        os.ftruncate(descriptor, 0)
-        raise
-    finally:
-        os.close(descriptor)
 
 
 def _allocate(descriptor: int, size: int) -> None:
@@ -244,10 +256,3 @@ def _allocate(descriptor: int, size: int) -> None:
     for offset in range(0, size, MIB):  # macOS; musl on file systems without fallocate
         if os.pwrite(descriptor, bytes(MIB), offset) < MIB:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -189,7 +189,7 @@ class Writer:
             return False  # it is a transaction of its own
         lacking = self._space.lacks(taken + size)
         if lacking is None and size > GROUP_BYTES:
-            lacking = self._space.volume_lacks(size)
+            lacking = self._mending.volume_lacks(size)
         if lacking is None and self._mending.full is not None:
             lacking = self._mending.disk_lacks(self._store)
         self._mending.note_full(lacking)
@@ -321,7 +321,7 @@ class Writer:
                 self._finish_rebuild()
             self._mending.attempt(self._store)
             self._resolve()
-            lacking = self._mending.disk_lacks(self._store)
+            lacking = None if self._place.lost else self._mending.disk_lacks(self._store)
         except (sqlite3.Error, OSError, Damaged) as error:
             self._failed(error)
             return
@@ -372,8 +372,9 @@ class Writer:
 
     def _upkeep(self, now: float) -> None:
         self._upkeep_at = now + UPKEEP_EVERY
+        self._place.look_now()
         if self._place.lost is not None:
-            return  # the figures of another's files
+            return  # no reserve is made in a directory that is being deleted
         self._space.measure(self._store)
         self._mending.note_full(self._mending.disk_lacks(self._store) or self._space.lacks(1))
         if self._store.changed_elsewhere():

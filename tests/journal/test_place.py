@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from sidecar.errors import Refusal
+from sidecar.journal.space import Space
 from tests.conftest import SidecarFactory
 from tests.journal.conftest import Mount
 from tests.journal.running import appended, everything, number_of, payload, running, settled, until
@@ -27,7 +28,7 @@ def moved_away(directory: Path) -> None:
 
 def removed(directory: Path) -> None:
     gone = directory.with_name("gone")
-    directory.rename(gone)  # at once: the journal makes its reserve anew while files vanish one by one
+    directory.rename(gone)  # at once: with files that vanish one by one it would be the next one, for a moment
     shutil.rmtree(gone)
 
 
@@ -77,6 +78,39 @@ async def test_files_that_the_path_no_longer_names_promise_nothing(
     async with running(saved) as again:
         assert [number_of(row) for row in await everything(again)] == [2, 3, 4]
     assert (journal.saved_in is None) == (harm is emptied)
+
+
+@pytest.mark.parametrize("step", ["measure", "disk_lacks", "_make"])
+@pytest.mark.parametrize(
+    "harm", [removed, shutil.rmtree, moved_away], ids=["removed", "removed piecemeal", "moved away"]
+)
+async def test_a_place_that_is_lost_in_the_middle_of_a_step_goes_on_deleting(
+    tmp_path: Path, harm: Callable[[Path], None], step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the thread does just then was decided while all was well."""
+    directory = tmp_path / "state" / "journal"
+    real = getattr(Space, step)
+    armed = False
+
+    def harmed(space: Space, *arguments: object) -> object:
+        nonlocal armed
+        if armed:
+            armed = False
+            harm(directory)
+        return real(space, *arguments)
+
+    monkeypatch.setattr(Space, step, harmed)
+    async with running(directory) as journal:
+        await appended(journal, [payload(n) for n in range(3)])
+        armed = True
+        if step == "_make":
+            (directory / "reserve").unlink(missing_ok=True)
+        await until(lambda: "since the start" in str(journal.fault))
+        with trio.fail_after(20):
+            await settled(journal, [1, 2, 3])
+        assert journal.waiting == 0
+        assert not journal.broken
+    assert not (directory / "journal.db").exists()
 
 
 async def test_what_is_back_is_used_again(tmp_path: Path) -> None:
