@@ -15,7 +15,7 @@ from sidecar.errors import JOBS_LEFT, StartError
 from sidecar.journal import Journal
 from sidecar.journal.probe import look
 from sidecar.journal.schema import DB_NAME
-from sidecar.journal.slots import claimed, left_slots
+from sidecar.journal.slots import claimed, discard_empty, left_slots
 from sidecar.logs import get_logger
 from sidecar.signals import INBOX
 from sidecar.stopping import LINK_DOWN_LIMIT
@@ -91,6 +91,9 @@ async def _send_left_slots(settings: Settings, enough: trio.Event, said: dict[Pa
                     await _emptied(replace(settings, journal_dir=slot), asked=enough)
                 text = look(slot).left(slot, settings.upstream.identity)
                 stays = text and f"{slot.name}: {text}"
+                discard_empty(slot)
+        except FileNotFoundError:
+            continue  # who had it has deleted it
         except (StartError, OSError) as error:
             stays = f"What an earlier run left can't be sent: {error}"
         if stays is not None and said.get(slot) != stays:

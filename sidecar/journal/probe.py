@@ -24,6 +24,7 @@ class Contents:
         upstream: the one that the jobs are for, None when there is none on record.
         owner: the process that has it open, None when nobody has.
         flagged: dead letters that are to be sent again.
+        damaged: rows that were set aside.
     """
 
     waiting: int | None
@@ -31,6 +32,12 @@ class Contents:
     upstream: str | None = None
     owner: str | None = None
     flagged: int = 0
+    damaged: int = 0
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is certainly nothing in it, by its counts."""
+        return self.waiting == 0 and self.dead == 0 and not self.damaged
 
     @property
     def to_send(self) -> bool:
@@ -87,4 +94,4 @@ def look(directory: Path) -> Contents:
             flagged = int(db.execute(FLAGGED).fetchall()[0][0])
     except (sqlite3.Error, Damaged):
         return Contents(waiting=None, dead=None, owner=said)
-    return Contents(counts.jobs, counts.dead, upstream, said, flagged)
+    return Contents(counts.jobs, counts.dead, upstream, said, flagged, counts.damaged)

@@ -30,6 +30,7 @@ PAGE = 200
 PAGE_BYTES = 4 * 1024 * 1024
 """Their payload, in bytes, but for a first one that is larger."""
 
+_KEPT = ("jobs", "dead", "damaged")
 _LETTER = "id, jid, reason, attempts, payload, at, crc"
 
 
@@ -78,6 +79,12 @@ class Visitor:
         """
         with self._readable():
             return read_counts(self._db)
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all: no job, no dead letter, no damaged row, whatever the counts say."""
+        with self._readable():
+            tables = (self._db.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchall() for name in _KEPT)  # noqa: S608
+            return not any(tables)
 
     def upstream(self) -> str | None:
         """The server that the jobs are for."""

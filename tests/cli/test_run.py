@@ -16,7 +16,10 @@ import pytest
 from sidecar.cli.run import child_environment, local_url
 from sidecar.config import load
 from sidecar.errors import StartError
+from sidecar.journal.lock import Lock
+from sidecar.journal.seal import DeadLetter
 from sidecar.journal.slots import free_slot
+from sidecar.journal.store import Addition, Change, Store
 from tests.cli.command_line import TIMEOUT, sidecar
 from tests.real.polling import wait_for
 from tests.real.sidecar_command import clean_environment
@@ -192,13 +195,81 @@ def test_overlapping_runs_have_journals_of_their_own(tmp_path: Path) -> None:
         pass
 
 
+def filled(slot: Path, change: Change) -> None:
+    lock = Lock(slot)
+    store = Store(slot)
+    store.commit(change)
+    store.close()
+    lock.release(clean=True)
+
+
+LETTER = DeadLetter(1, "jid-12345", "no", 1, b"{}", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "file", "stays"),
+    [
+        (Change(), None, False),
+        (Change([Addition(1, [b"{}"], [1], 1.0)]), None, True),
+        (Change(letters=[LETTER]), None, True),
+        (Change(), "notes.txt", True),
+    ],
+)
+def test_an_empty_journal_of_a_run_is_deleted(tmp_path: Path, change: Change, file: str | None, *, stays: bool) -> None:
+    directory = tmp_path / "host_7419"
+    with free_slot(directory) as slot:
+        filled(slot, change)
+        if file is not None:
+            (slot / file).touch()
+    assert slot.exists() == stays
+    if stays:
+        assert (slot / "slot").exists()
+        assert (slot / "journal.db").exists()
+
+
+def test_a_journal_that_a_killed_run_left_is_not_taken_for_empty(tmp_path: Path) -> None:
+    with free_slot(tmp_path / "host_7419") as slot:
+        filled(slot, Change())
+        Lock(slot).release(clean=False)
+    assert slot.exists()
+
+
+def test_a_journal_that_somebody_owns_stays(tmp_path: Path) -> None:
+    with free_slot(tmp_path / "host_7419") as slot:
+        filled(slot, Change())
+        lock = Lock(slot)  # as `journal send` has it, which knows of no slots
+    lock.release(clean=True)
+    assert (slot / "journal.db").exists()
+
+
+def test_a_slot_is_had_by_one_however_often_it_is_deleted(tmp_path: Path) -> None:
+    """Processes take a slot and delete it, as fast as they can: no two have the same at a time."""
+    directory = tmp_path / "host_7419"
+    program = (
+        "import sys, pathlib\n"
+        "from sidecar.journal.slots import free_slot\n"
+        "from tests.cli.test_run import filled\n"
+        "from sidecar.journal.store import Change\n"
+        "for _ in range(100):\n"
+        "    with free_slot(pathlib.Path(sys.argv[1])) as slot:\n"
+        "        mine = slot / 'mine'\n"
+        "        mine.touch(exist_ok=False)\n"
+        "        filled(slot, Change())\n"
+        "        mine.unlink()\n"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", program, str(directory)]) for _ in range(4)]
+    assert [process.wait(60) for process in running] == [0, 0, 0, 0]
+    assert not [path for path in tmp_path.iterdir() if (path / "journal.db").exists()]
+
+
 def test_a_run_within_a_run(tmp_path: Path) -> None:
-    inner = ("run", "--upstream", "tcp://127.0.0.1:1", "--ack", "disk", "--", sys.executable, "-c", "print('inner')")
+    state = tmp_path / ".local" / "state" / "faktory-sidecar"
+    listing = f"import os; print(sorted(os.listdir({str(state)!r})))"
+    inner = ("run", "--upstream", "tcp://127.0.0.1:1", "--ack", "disk", "--", sys.executable, "-c", listing)
     given = {"SIDECAR_UPSTREAM": "tcp://127.0.0.1:1", "HOME": str(tmp_path), "XDG_STATE_HOME": ""}
     ended = sidecar("run", "--ack", "disk", "--", sys.executable, "-m", "sidecar", *inner, environ=given)
-    assert (ended.returncode, ended.stdout) == (0, "inner\n")
-    state = tmp_path / ".local" / "state" / "faktory-sidecar"
-    assert sorted(path.name for path in state.iterdir()) == ["127.0.0.1_1.run-1", "127.0.0.1_1.run-2"]
+    assert (ended.returncode, ended.stdout) == (0, "['127.0.0.1_1.run-1', '127.0.0.1_1.run-2']\n")
+    assert list(state.iterdir()) == []  # they are empty
 
 
 def test_the_environment_of_the_command() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import uuid
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from tests.clients.programs import GO, NODE_WORKER, PYFAKTORY, Library
 from tests.conftest import FaktoryFactory
 from tests.e2e.conftest import RunProgram
+from tests.journal.running import appended, payload, running
 from tests.real.polling import wait_for
 from tests.real.sidecar_command import clean_environment
 from tests.real.toxiproxy_server import Toxiproxy
@@ -115,3 +118,43 @@ def test_what_overlapping_runs_left_in_an_outage_leaves_with_the_next(
     assert faktory.stored() == []
     subprocess.run([*python, "pass"], env=environ, check=True, timeout=60)
     assert sorted(job["jid"] for job in faktory.stored()) == ["first-run-1", "second-run-2"]
+    assert list((tmp_path / ".local" / "state" / "faktory-sidecar").iterdir()) == []  # emptied ones are deleted
+
+
+def test_a_kill_while_a_left_journal_is_being_sent_loses_nothing(
+    faktory_factory: FaktoryFactory, toxiproxy: Toxiproxy, tmp_path: Path
+) -> None:
+    faktory = faktory_factory()
+    link = toxiproxy.link(faktory.port, round_trip=100)
+    upstream = faktory.url_at(link.port)
+    state = tmp_path / ".local" / "state" / "faktory-sidecar"
+    identity = upstream.rpartition("@")[2].removeprefix("tcp://")
+    slot = state / f"{identity.replace(':', '_')}.run-2"
+
+    async def leave() -> None:
+        async with running(slot, upstream=f"tcp://{identity}") as journal:
+            await appended(journal, [payload(n) for n in range(1_000)])
+
+    trio.run(leave)
+    settings = {"SIDECAR_UPSTREAM": upstream, "HOME": str(tmp_path), "XDG_STATE_HOME": "", "SIDECAR_LOG_FORMAT": "json"}
+    slowly = {"BATCH_MAX_SIZE": "10", "SIDECAR_PIPELINE_DEPTH": "2"}
+    with subprocess.Popen(
+        [*RUN, sys.executable, "-c", "input()"], env=clean_environment(settings | slowly), stdin=subprocess.PIPE
+    ) as first:
+        wait_for(lambda: len(faktory.stored()) >= 100, what="the left journal is being sent")
+        first.kill()
+    before = len(faktory.stored())
+    assert before < 1_000
+    second = subprocess.run(
+        [*RUN, sys.executable, "-c", "pass"],
+        env=clean_environment(settings),
+        check=True,
+        timeout=60,
+        capture_output=True,
+    )
+    jids = [job["jid"] for job in faktory.stored()]
+    assert {*jids} == {f"{n:016d}" for n in range(1_000)}
+    told = [json.loads(line) for line in second.stderr.splitlines()]
+    (doubt,) = [record["in_doubt"] for record in told if record["event"] == "crash_in_doubt"]
+    assert len(jids) - 1_000 <= doubt
+    assert list(state.iterdir()) == []
