@@ -40,7 +40,7 @@ from sidecar.producers.express import Express
 from sidecar.producers.riders import Lane
 from sidecar.producers.shortcut import Shortcut
 from sidecar.signals import INBOX
-from sidecar.stopping import Drain, Stop, failed_words, last_words
+from sidecar.stopping import Drain, Stay, Stop, failed_words, last_words
 from sidecar.supervision import supervised
 from sidecar.tunnel import Tunnels
 from sidecar.upstream.dial import Dialer
@@ -252,8 +252,8 @@ async def serve(
             edges.cancel_scope.cancel()
         forwarding.cancel_scope.cancel()
     sidecar.end_logs()
-    waiting, saved_in = (journal.waiting, journal.saved_in) if journal is not None else (0, None)
-    code = last_words(waiting, sidecar.forwarder.left(), saved_in=saved_in)
+    stay = Stay(journal.waiting, journal.unsettled, journal.saved_in) if journal is not None else Stay()
+    code = last_words(stay, sidecar.forwarder.left())
     if sidecar.failed.is_set():
         failed_words()
         return code or 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -142,13 +143,26 @@ async def _until(reached: Callable[[], bool]) -> None:
         await trio.sleep(STEP)
 
 
-def last_words(waiting: int, left: Left, *, saved_in: Path | None = None) -> int:
+class Stay(NamedTuple):
+    """What the journal holds at the end.
+
+    Args:
+        jobs: all of them.
+        settled: those of them that Faktory has answered, and that could not be deleted.
+        saved_in: where the journal was copied to, since its path named something else.
+    """
+
+    jobs: int = 0
+    settled: int = 0
+    saved_in: Path | None = None
+
+
+def last_words(stay: Stay, left: Left) -> int:
     """Say what became of the jobs that were not settled.
 
     Args:
-        waiting: that stay in the journal.
+        stay: what the journal holds.
         left: what the forwarder had of them, and of those that were nowhere else.
-        saved_in: where the journal was copied to, since its path named something else.
 
     Returns:
         the process's exit code.
@@ -160,19 +174,24 @@ def last_words(waiting: int, left: Left, *, saved_in: Path | None = None) -> int
         said.append(
             f"{left.doubtful:,} were only in memory and are in doubt: sent without a reply, they may be in Faktory."
         )
-    if waiting and saved_in is not None:
-        how = f"`faktory-sidecar journal send --journal-dir {saved_in}` sends them"
-        said.append(f"{waiting:,} jobs are in {saved_in}, since the journal's path named something else: {how}.")
+    waiting = stay.jobs - stay.settled
+    if waiting and stay.saved_in is not None:
+        how = f"`faktory-sidecar journal send --journal-dir {stay.saved_in}` sends them"
+        said.append(f"{waiting:,} jobs are in {stay.saved_in}, since the journal's path named something else: {how}.")
     elif waiting:
         said.append(f"{waiting:,} jobs stay in the journal and leave at the next start.")
     if left.stored_doubtful:
         said.append(f"{left.stored_doubtful:,} of them were sent without a reply, and may be in Faktory twice then.")
+    if stay.settled:
+        said.append(
+            f"{stay.settled:,} that Faktory has answered could not be deleted from the journal, and are sent twice."
+        )
     code = ACKNOWLEDGED_LOST if left.gone else 0
     if len(said) == 1:
         log.info("stopped", message="Stopped. No job is left behind.")
         return code
     message = " ".join(said)
-    in_doubt = left.doubtful + left.stored_doubtful
+    in_doubt = left.doubtful + left.stored_doubtful + stay.settled
     log.error("stopped", message=message, lost=left.gone, in_doubt=in_doubt, waiting=waiting)
     if TERMINATION_LOG.is_file():
         try:

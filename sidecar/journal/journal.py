@@ -157,6 +157,11 @@ class Journal:
         return self._closed or self._writer.broken or self.busy_for > STALLED
 
     @property
+    def unsettled(self) -> int:
+        """After `run`: settled jobs that could not be deleted; `waiting` counts them."""
+        return self._writer.unsettled
+
+    @property
     def saved_in(self) -> Path | None:
         """After `run`: where its jobs are, since its path named something else at the end; None: in the journal."""
         return self._place.elsewhere

@@ -105,6 +105,11 @@ class Writer:
         """Whether something failed and isn't mended."""
         return self._broken is not None or self._damage is not None
 
+    @property
+    def unsettled(self) -> int:
+        """Settled jobs whose deletion isn't committed."""
+        return self._pending.settling
+
     def put(self, request: Request) -> None:
         """Queues a request; they are looked at in this order."""
         self.inlet.put(request)
@@ -418,6 +423,7 @@ class Writer:
         except sqlite3.Error as error:
             self.clean = False
             log.error("journal_close_failed", message=f"The journal was not closed cleanly: {error}")
-        waiting = self._pending.settling
-        if waiting:
-            log.error("journal_unsettled", message=f"{waiting:,} settled jobs are not deleted: they will be sent again")
+        if self.unsettled:
+            log.error(
+                "journal_unsettled", message=f"{self.unsettled:,} settled jobs are not deleted: they will be sent again"
+            )
