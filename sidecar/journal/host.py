@@ -64,6 +64,8 @@ def why(error: OSError | sqlite3.Error) -> str:
     """What is wrong with a journal's directory, and what to do about it."""
     if isinstance(error, OSError):
         reason, denied = error.strerror or str(error), error.errno in _DENIED
+        if is_refused_write(error):  # another directory would leave behind what is in this one
+            return f"{reason}; free some space there, or raise the quota: until then no job is taken"
     else:
         reason = f"SQLite {sqlite3.sqlite_version}: {error}"
         denied = (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _REFUSED

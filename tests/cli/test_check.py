@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ import trustme
 from tests.cli.command_line import sidecar
 from tests.conftest import FaktoryFactory
 from tests.real.faktory_server import Certificate, RealFaktory
+from tests.real.sidecar_command import clean_environment
 
 HERE = {"SIDECAR_LISTEN": "localhost:0", "SIDECAR_HTTP_LISTEN": "localhost:0"}
 
@@ -137,6 +140,17 @@ def test_tls_asked_of_a_plain_server(tmp_path: Path) -> None:
     with server(b'+HI {"v":2}\r\n') as address:
         said = failure(environment(f"tcp+tls://{address}", tmp_path))
     assert "a Faktory without TLS is tcp://" in said
+
+
+def test_a_journal_without_room_is_not_to_be_left_for_another_one(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        ["sh", "-c", f"ulimit -f 0; exec '{sys.executable}' -m sidecar check"],
+        env=clean_environment(environment("tcp://127.0.0.1:1", tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "File too large; free some space there, or raise the quota: until then no job is taken" in ended.stdout
 
 
 def test_an_unwritable_journal_is_a_wrong_setting(tmp_path: Path) -> None:
