@@ -77,7 +77,8 @@ def connect_to_memory() -> sqlite3.Connection:
 def _set_up(db: sqlite3.Connection) -> str:
     """Gives a connection its settings; the journal mode that it really has."""
     db.execute("PRAGMA temp_store = MEMORY")  # a read-only root file system has no place for temporary files
-    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # ahead of what makes the file
+    if db.execute("PRAGMA auto_vacuum").fetchall() != [(2,)]:  # setting it writes, and a volume may be full
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # ahead of what makes the file
     answers = [
         db.execute(f"PRAGMA {pragma}").fetchall()
         for pragma in (

@@ -19,8 +19,9 @@ from sidecar.logs import get_logger
 
 MEND_FIRST, MEND_LAST = 0.05, 1.0
 """Seconds between attempts to mend: the first, doubled up to the last."""
-FULL_SAID_EVERY = 10.0
-"""Seconds between two lines about a full journal: beside a slow link it is full and not full many times a second."""
+SAID_EVERY = 10.0
+"""Seconds between two lines about a full or a broken journal: beside a slow link, or where only small writes succeed,
+it is that, and isn't, many times a second."""
 
 log = get_logger()
 
@@ -38,24 +39,31 @@ class Mending:
         self._space = space
         self._in_doubt = False  # a failed commit's frames may stand in the WAL, and come back
         self._pause = MEND_FIRST
-        self._full_said_at = -FULL_SAID_EVERY
+        self._full_said_at = self._broken_said_at = -SAID_EVERY
         self.wal_stands = False
         self.full: str | None = None
         self.due = 0.0
 
     def failed(self, error: Exception, *, first: bool) -> str:
-        """A step failed; says how. `first`: all was well before."""
+        """A step failed; says how. `first`: all seemed well before."""
         self.wal_stands = self._space.doubted = True
         self._in_doubt |= not (isinstance(error, sqlite3.Error) and is_undone(error))
         self._give_reserve()
-        if first:
-            self._pause = MEND_FIRST
         now = time.monotonic()
         if now >= self.due:
             self.due = now + self._pause
             self._pause = min(2 * self._pause, MEND_LAST)
         full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-        return f"disk full: {error}" if full else f"commit failed: {error}"
+        fault = f"{'disk full' if full else 'commit failed'}: {error}{self._space.file_bound()}"
+        if first and now >= self._broken_said_at + SAID_EVERY:
+            self._broken_said_at = now
+            log.error("journal_broken", message=f"Jobs are refused until the disk works again: {fault}")
+        return fault
+
+    def worked(self) -> None:
+        """A commit of what waited succeeded: the next failure is a new one. A small one, as a trial, tells less."""
+        self._pause = MEND_FIRST
+        self._broken_said_at = -SAID_EVERY
 
     def attempt(self, store: Store) -> None:
         """Tries a commit, after all that is in doubt was settled.
@@ -97,7 +105,7 @@ class Mending:
     def note_full(self, lacking: str | None) -> None:
         """Remembers why there is no room for jobs, if there is none, and says so."""
         now = time.monotonic()
-        if lacking is not None and self.full is None and now >= self._full_said_at + FULL_SAID_EVERY:
+        if lacking is not None and self.full is None and now >= self._full_said_at + SAID_EVERY:
             self._full_said_at = now
             log.error("journal_full", message=f"Jobs are refused: {lacking}")
         self.full = lacking

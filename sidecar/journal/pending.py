@@ -55,6 +55,7 @@ class Pending:
         self.requeues: deque[Requeue] = deque()
         self.asks: deque[Ask] = deque()
         self.settling = 0
+        self._settle_most = SETTLE_MOST
         self.doubted: list[range] = []
         self.stop = False
 
@@ -99,7 +100,7 @@ class Pending:
         """
         group = Group(Change())
         self._take_appends(group, has_room)
-        while self.settles and len(group.change.gone) < SETTLE_MOST:
+        while self.settles and len(group.change.gone) < self._settle_most:
             settle = self.settles.popleft()
             group.settles.append(settle)
             group.change.gone += settle.ids
@@ -138,11 +139,13 @@ class Pending:
             append.doubtful |= doubtful
             self.appends.appendleft(append)
         self.settles.extendleft(reversed(group.settles))
+        self._settle_most = max(1, self._settle_most // 4)  # there may be room for less
         self.settling += sum(len(settle.ids) for settle in group.settles)
         self.others.extendleft(reversed(group.others))
 
     def finish(self, group: Group) -> list[Callable[[], None]]:
         """The transaction is on the disk: the calls that tell so."""
+        self._settle_most = min(SETTLE_MOST, 2 * self._settle_most)
         calls: list[Callable[[], None]] = [partial(append.done, None) for append in group.appends]
         calls += [settle.done for settle in group.settles if settle.done is not None]
         calls += [other.done for other in group.others if isinstance(other, Bury) and other.done is not None]

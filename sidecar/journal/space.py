@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -53,8 +54,8 @@ def human(size: int) -> str:
 
 def bound_of(max_bytes: int) -> int:
     """The journal's bound, in bytes: no more than this process may write into one file."""
-    largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if largest == resource.RLIM_INFINITY or largest >= max_bytes:
+    largest = _largest_file()
+    if largest >= max_bytes:
         return max_bytes
     log.warning(
         "journal_bound",
@@ -62,6 +63,12 @@ def bound_of(max_bytes: int) -> int:
         f"in place of {human(max_bytes)}",
     )
     return largest
+
+
+def _largest_file() -> int:
+    """Bytes up to which this process may write into a file."""
+    largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return sys.maxsize if largest == resource.RLIM_INFINITY else largest
 
 
 class Space:
@@ -97,6 +104,12 @@ class Space:
     def has_reserve(self) -> bool:
         """Whether the reserve is there in full."""
         return self._size(RESERVE_NAME) >= RESERVE_BYTES
+
+    def file_bound(self) -> str:
+        """What is to be said beside a failed write where this process may have become unable to write so far."""
+        if (largest := _largest_file()) > self.max_bytes:
+            return ""
+        return f" (this process may write no file over {human(largest)}: RLIMIT_FSIZE)"
 
     def wrote(self, added: int, removed: int) -> None:
         """A transaction added so many bytes (with `ROW_OVERHEAD`) and removed so many jobs."""

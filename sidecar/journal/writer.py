@@ -219,6 +219,7 @@ class Writer:
             raise
         ended = time.monotonic()
         self.busy_since = self.clock()  # the disk has answered
+        self._mending.worked()
         self._account(group.jobs, removed, group.change)
         self._calls += self._pending.finish(group)
         hurried = len(self._calls) > len(group.answers)
@@ -291,8 +292,6 @@ class Writer:
             self._rebuild(error)
             return
         fault = self._mending.failed(error, first=self._broken is None)
-        if self._broken is None:
-            log.error("journal_broken", message=f"Jobs are refused until the disk works again: {fault}")
         self._broken = f"{fault}; the journal's disk needs a look, jobs are accepted again by themselves"
 
     def _rebuild(self, error: Exception) -> None:

@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,29 @@ async def file_size(directory: Path) -> None:
         assert journal.waiting == 0
         await until(lambda: journal.fault is None)
         await appended(journal, [payload(2)])
+
+
+async def file_size_lowered(directory: Path) -> None:
+    """EFBIG under the feet: what can be deleted is, the next start works and knows it, and the rest goes later."""
+    unbound = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    async with running(directory) as journal:
+        for first in range(0, 20_000, 1_000):
+            await appended(journal, [payload(first + n, 1000) for n in range(1_000)])
+        bound = (directory / "journal.db-wal").stat().st_size + 2 * MIB
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bound, unbound[1]))
+        deleted: list[int] = []
+        for first in range(1, 20_001, 1_000):
+            journal.settle(range(first, first + 1_000), partial(deleted.append, first))
+        await until(lambda: bool(deleted) and "RLIMIT_FSIZE" in str(journal.fault))
+        assert len(deleted) < 20
+    async with running(directory) as journal:
+        assert journal.waiting == 20_000 - 1_000 * len(deleted)
+        resource.setrlimit(resource.RLIMIT_FSIZE, unbound)
+        await settled(journal, range(1, 20_001))
+        assert journal.waiting == 0
+    async with running(directory) as journal:
+        await appended(journal, [payload(2)])
+        assert journal.waiting == 1
 
 
 async def no_room_at_the_start(directory: Path) -> None:

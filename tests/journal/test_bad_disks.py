@@ -17,6 +17,7 @@ from tests.journal.conftest import Scenario
         "full_disk",
         "quota",
         "file_size",
+        "file_size_lowered",
         "no_room_at_the_start",
         "read_only",
         "stop_on_broken_disk",
