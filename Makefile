@@ -35,7 +35,7 @@ test: lint parts ## everything, against the real Faktory too
 	@$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? -eq 5 ] # 5: ARGS chose none of them
 
 fast-test: $(DEV) ## the tests that need neither the real Faktory nor much time
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not real and not alone' $(ARGS)
+	@MODEL_EXAMPLES=10 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not real and not alone' $(ARGS)
 
 kill-test: $(DEV) ## kill -9 the sidecar CYCLES times beneath load; what was acknowledged and lost must be nothing
 	@$(BIN)/python -m tests.ledger --cycles $(CYCLES) $(ARGS)
