@@ -1,13 +1,14 @@
 """One budget for the bytes of clients: commands and HTTP bodies that are being received, or wait for their answer.
 
-Small commands are never held up. Beside `POOL` bytes of them all, one large command at a time is received: the one that
-began first; the others aren't read from meanwhile. So each is received whole sooner or later, and all of them together
-never take more than `POOL` and one of the largest. Who holds the others up for too long, and whoever has waited for too
+Small commands are never held up. The large one that began first grows as it likes, all others within `POOL` bytes
+together; who finds no room there isn't read from meanwhile. So each is received whole sooner or later, and together
+they never take more than `POOL` and one of the largest. Who holds others up for too long, and who has waited for too
 long, is refused in words.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -15,22 +16,22 @@ import trio
 
 from sidecar.protocol.lines import MAX_LINE
 
-POOL: Final = 12 * 1024 * 1024
-"""Bytes beyond which only one command grows."""
-MOST: Final = POOL + MAX_LINE
-"""Bytes of all clients together, about."""
+POOL: Final = 4 * 1024 * 1024
+"""Bytes of all commands but the one that grows as it likes."""
 SMALL: Final = 64 * 1024
 """Bytes of one client that may be received at any time: as much as is read at once."""
 LARGE: Final = 4 * 1024 * 1024
 """Bytes of a command that is worth tidying up behind it."""
 WAIT: Final = 4.0
 """Seconds that a client waits unread for its turn."""
-TURN: Final = 2.0
-"""Seconds that one whose turn it is may take while others wait."""
+TURN, PAUSE = 2.0, 0.25
+"""Seconds that one whose turn it is may take while others wait, in all and without a byte."""
 LOOK_EVERY: Final = 0.05
 """Seconds between looks for room among the jobs that are held, which tell nobody."""
 MAX_WAITING: Final = 32
 """Clients that wait for their turn; whoever comes then is refused at once. What HTTP has read ahead stays in memory."""
+MOST: Final = POOL + MAX_LINE + MAX_WAITING * 2 * SMALL
+"""Bytes of all clients together, about."""
 
 T = TypeVar("T")
 
@@ -99,19 +100,27 @@ class Budget:
         try:
             with trio.move_on_after(WAIT):
                 while not self._may_grow(share):
-                    first = self._first()
-                    assert first is not None  # this one is large
-                    if first is not share:
-                        first.hold_up()
-                    with trio.move_on_after(LOOK_EVERY):
-                        await self._changed.wait()
+                    if not self._hurry(share):
+                        with trio.move_on_after(LOOK_EVERY):
+                            await self._changed.wait()
         finally:
             self._waiting -= 1
         if not self._may_grow(share):
             raise NoRoom("memory full: other large commands are being received")
 
+    def _hurry(self, waiting: Share) -> bool:
+        """Have somebody give up who holds others up, if anybody does."""
+        first, now, why = self._first(), trio.current_time(), "it takes too long to arrive, and others wait"
+        for share in list(self.begun):
+            if share is not waiting and share.dawdles(now, first=share is first) and share.evict(f"memory full: {why}"):
+                return True
+        return False
+
     def _may_grow(self, share: Share) -> bool:
-        return self.used <= POOL or (self._first() is share and self._has_room())
+        first = self._first()
+        if first is share and self._has_room():
+            return True
+        return self.used - (first.size if first is not None else 0) <= POOL
 
 
 class Share:
@@ -121,14 +130,15 @@ class Share:
         size: bytes of it that are received and neither answered nor let go of.
     """
 
-    __slots__ = ("_budget", "_evicted", "_scope", "_waited_for", "size")
+    __slots__ = ("_asked_at", "_budget", "_evicted", "_scope", "_waited_for", "size")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._scope: trio.CancelScope | None = None
         self.size = 0
         self._evicted: str | None = None
-        self._waited_for = 0.0
+        self._waited_for = math.inf
+        self._asked_at = math.inf  # for the next bytes
 
     def grow(self, size: int) -> None:
         """So many bytes have come."""
@@ -140,7 +150,7 @@ class Share:
     def _begin(self) -> None:
         if self not in self._budget.begun:
             self._budget.begun[self] = None
-            self._waited_for = 0.0
+            self._waited_for = math.inf
 
     def shrink_to(self, size: int) -> None:
         """So many bytes are left."""
@@ -157,12 +167,15 @@ class Share:
         """The client has left."""
         self.shrink_to(0)
 
-    def hold_up(self) -> None:
-        """It is the one that may grow, and others wait: it gives up when it takes too long."""
-        now = trio.current_time()
-        self._waited_for = self._waited_for or now
-        if now >= self._waited_for + TURN:
-            self.evict("memory full: it takes too long to arrive, and others wait")
+    def dawdles(self, now: float, *, first: bool) -> bool:
+        """Whether it pauses, or is the one that grows as it likes and takes too long, while others wait.
+
+        Args:
+            now: trio's clock.
+        """
+        if first:
+            self._waited_for = min(self._waited_for, now)
+        return now >= min(self._waited_for + TURN, self._asked_at + PAUSE)
 
     async def more(self, receive: Callable[[], Awaitable[T]]) -> T:
         """Receive more of a command whose end has not come.
@@ -178,9 +191,13 @@ class Share:
                     await budget.turn(self)
                 elif budget.used > MOST:
                     budget.make_room()
-                return await receive()
+                self._asked_at = trio.current_time()
+                received = await receive()
+                if self._evicted is None:
+                    return received
         finally:
             self._scope = None
+            self._asked_at = math.inf
         assert self._evicted is not None
         raise NoRoom(self._evicted)
 

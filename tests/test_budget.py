@@ -8,7 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from sidecar.budget import MAX_WAITING, MOST, POOL, SMALL, TURN, WAIT, Budget, NoRoom, Share
 from sidecar.protocol.lines import MAX_LINE
 
-PIECE = SMALL
+PIECE, MIB = SMALL, 1 << 20
 
 
 class Sender:
@@ -66,7 +66,7 @@ async def test_the_largest_are_received_one_at_a_time(mock_clock: MockClock) -> 
         first, second, third = await started(nursery, budget, [MAX_LINE] * 3)
         assert first.whole.is_set()
         assert not second.whole.is_set()
-        assert budget.used <= MAX_LINE + 2 * 2 * SMALL
+        assert budget.used <= MOST + 2 * SMALL
         first.share.shrink_to(0)  # answered
         await wait_all_tasks_blocked()
         assert second.whole.is_set()
@@ -100,7 +100,7 @@ async def test_small_ones_are_never_held_up(mock_clock: MockClock) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_who_holds_others_up_for_too_long_is_refused(mock_clock: MockClock) -> None:
+async def test_who_pauses_while_others_wait_is_refused(mock_clock: MockClock) -> None:
     budget = Budget()
     async with trio.open_nursery() as nursery:
         (slow,) = await started(nursery, budget, [MAX_LINE], send=False)
@@ -110,11 +110,34 @@ async def test_who_holds_others_up_for_too_long_is_refused(mock_clock: MockClock
         await passed(mock_clock, 10 * WAIT)
         assert slow.refused is None, "nobody waits"
         (other,) = await started(nursery, budget, [MAX_LINE])
-        assert not other.whole.is_set()
-        await passed(mock_clock, TURN)
         assert other.whole.is_set()
-        assert slow.refused is not None
-        assert slow.refused.startswith("memory full: it takes too long")
+        assert slow.refused == "memory full: it takes too long to arrive, and others wait"
+
+
+async def test_who_takes_too_long_while_others_wait_is_refused(mock_clock: MockClock) -> None:
+    budget = Budget()
+    async with trio.open_nursery() as nursery:
+        (slow,) = await started(nursery, budget, [MAX_LINE], send=False)
+        for _ in range(3):
+            slow.pieces.release()
+        await wait_all_tasks_blocked()
+        (other,) = await started(nursery, budget, [MAX_LINE])
+        for _ in range(2):
+            assert slow.refused is None
+            for _ in range(10):
+                slow.pieces.release()
+                await passed(mock_clock, TURN / 20)
+        await passed(mock_clock, TURN / 20)
+        assert slow.refused == "memory full: it takes too long to arrive, and others wait"
+        assert other.whole.is_set()
+
+
+async def test_others_have_the_pool_beside_the_largest(mock_clock: MockClock) -> None:
+    budget = Budget()
+    async with trio.open_nursery() as nursery:
+        await started(nursery, budget, [MAX_LINE])
+        others = await started(nursery, budget, [MIB] * 3)
+        assert all(sender.whole.is_set() for sender in others)
 
 
 async def test_who_has_waited_for_too_long_is_refused(mock_clock: MockClock) -> None:
@@ -135,11 +158,11 @@ async def test_so_many_small_ones_that_they_are_large_end_with_the_oldest(mock_c
         senders = await started(nursery, budget, [2 * SMALL] * count, send=False)
         for sender in senders:
             sender.pieces.release()
-        await wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         late = await started(nursery, budget, [2 * SMALL] * 20, send=False)
         for sender in late:
             sender.pieces.release()
-        await wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         assert budget.used <= MOST + 20 * SMALL
         assert senders[0].refused == "memory full: too many unfinished commands"
         assert late[-1].refused is None

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from tests.real.faktory_server import RealFaktory
@@ -32,7 +32,7 @@ class Book:
         refused: jids with the text of their refusal, its code included.
         unanswered: jids whose connection ended before a reply.
         slowest: seconds of the slowest reply.
-        slow: replies that took over `SLOW`: when each came (`time.monotonic`), and its seconds.
+        slow: replies that took over `SLOW`: when each came (`time.monotonic`), its seconds, and what it said of whom.
         surprises: what no producer should ever see, in words.
     """
 
@@ -40,26 +40,26 @@ class Book:
     refused: dict[str, str] = field(default_factory=dict)
     unanswered: set[str] = field(default_factory=set)
     slowest: float = 0.0
-    slow: list[tuple[float, float]] = field(default_factory=list)
+    slow: list[tuple[float, float, str]] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def accept(self, jids: Iterable[str], seconds: float = 0.0) -> None:
+    def accept(self, jids: Collection[str], seconds: float = 0.0) -> None:
         """These were acknowledged, so many seconds after they were sent."""
         with self._lock:
             self.accepted.update(jids)
-            self._note(seconds)
+            self._note(seconds, f"OK to {min(jids, default='')}")
 
-    def refuse(self, jids: Iterable[str], text: str, seconds: float = 0.0) -> None:
+    def refuse(self, jids: Collection[str], text: str, seconds: float = 0.0) -> None:
         """These were refused with this text (`ERR …`)."""
         with self._lock:
             self.refused.update(dict.fromkeys(jids, text))
-            self._note(seconds)
+            self._note(seconds, f"{text} to {min(jids, default='')}")
 
-    def _note(self, seconds: float) -> None:
+    def _note(self, seconds: float, what: str) -> None:
         self.slowest = max(self.slowest, seconds)
         if seconds > SLOW:
-            self.slow.append((time.monotonic(), seconds))
+            self.slow.append((time.monotonic(), seconds, what))
 
     def give_up(self, jids: Iterable[str]) -> None:
         """The connection ended before these were answered."""

@@ -106,13 +106,16 @@ def _judge_memory(verdict: Verdict, found: Findings, most_rss: float, warm_after
 
 def _judge_replies(verdict: Verdict, found: Findings, limit: float) -> None:
     """The slowest reply in trouble, but for those that the process was frozen for, and the slowest without any."""
-    troubled = alone = 0.0
-    for came, seconds in found.book.slow:
+    troubled = alone = (0.0, "")
+    for came, seconds, what in found.book.slow:
         at = came - found.began
         met = {span.name for span in found.spans if span.covers(at - seconds, at)}
         if not met:
-            alone = max(alone, seconds)
+            alone = max(alone, (seconds, f"{what} at {at:.0f} s"))
         elif "freeze" not in met:
-            troubled = max(troubled, seconds)
-    verdict.add("slowest reply in trouble (s)", f"{troubled:.2f}", ok=troubled < LATEST_REPLY, limit=LATEST_REPLY)
-    verdict.add("slowest reply beside attacks alone (s)", f"{alone:.2f}", ok=alone < limit, limit=limit)
+            troubled = max(troubled, (seconds, f"{what} at {at:.0f} s"))
+    for where, (seconds, what), most in (
+        ("in trouble", troubled, LATEST_REPLY),
+        ("beside attacks alone", alone, limit),
+    ):
+        verdict.add(f"slowest reply {where} (s)", f"{seconds:.2f} {what}", ok=seconds < most, limit=most)
