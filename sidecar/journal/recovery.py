@@ -151,12 +151,18 @@ def _open_sound(directory: Path, prepare: Callable[[Store], None]) -> tuple[Stor
 
 
 def _look_at_wal(directory: Path) -> str | None:
-    """What is wrong with the WAL; None when nothing is, or only its unfinished end."""
+    """What is wrong with the WAL; None when nothing is, or only its unfinished end.
+
+    SQLite deletes a WAL, without a word, whose database is empty or gone.
+    """
     try:
         content = (directory / f"{DB_NAME}-wal").read_bytes()
     except FileNotFoundError:
         return None
     found = scan(content)
+    database = directory / DB_NAME
+    if found.frames and not (database.exists() and database.stat().st_size):
+        return f"the database is empty, beside {found.frames:,} pages in its write-ahead log"
     return found.damage
 
 

@@ -84,6 +84,8 @@ def _opened(directory: Path, first_page: bytes) -> sqlite3.Connection | None:
     if scan(content).damage is not None:
         wal.write_bytes(resealed(content))
         (directory / f"{DB_NAME}-shm").unlink(missing_ok=True)
+    if content and not _size(path):
+        path.write_bytes(first_page)  # beside an empty database SQLite would delete the WAL
     for mend_first_page in (False, True):
         if mend_first_page and not _mend_first_page(path, first_page):
             return None

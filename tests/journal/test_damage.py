@@ -130,6 +130,21 @@ def test_a_foreign_file_is_set_aside(tmp_path: Path, content: bytes) -> None:
         assert (journal.recovery.set_aside / "journal.db").read_bytes() == content
 
 
+@pytest.mark.parametrize("harm", [lambda path: os.truncate(path, 0), Path.unlink], ids=["emptied", "deleted"])
+async def test_a_database_that_is_gone_takes_no_job_of_its_log_with_it(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    directory = tmp_path / "journal"
+    async with running(tmp_path / "origin") as journal:
+        for start in range(0, JOBS, GROUP):
+            await appended(journal, [payload(n, 300) for n in range(start, start + GROUP)])
+        shutil.copytree(tmp_path / "origin", directory)
+    harm(directory / "journal.db")
+    journal, numbers = await contents(directory)
+    assert numbers == list(range(JOBS))
+    assert journal.recovery.set_aside is not None
+
+
 async def test_a_damaged_job_is_never_sent(tmp_path: Path) -> None:
     async with running(tmp_path) as journal:
         await appended(journal, [payload(n) for n in range(3)])
