@@ -1,9 +1,9 @@
 """One budget for the bytes of clients: commands and HTTP bodies that are being received, or wait for their answer.
 
-Small commands are never held up. The large one that began first grows as it likes, all others within `POOL` bytes
-together; who finds no room there isn't read from meanwhile. So each is received whole sooner or later, and together
-they never take more than `POOL` and one of the largest. Who holds others up for too long, and who has waited for too
-long, is refused in words.
+Small commands are never held up. Others grow within `POOL` bytes together, and up to `MEDIUM`; beyond it one at a time
+grows as it likes, the first that began. Who has no room isn't read from meanwhile. So each is received whole sooner or
+later, and together they never take more than `POOL` and one of the largest. Who holds others up for too long, and who
+has waited for too long, is refused in words; for one of a medium size those give way who wait to be large.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import trio
 
 from sidecar.protocol.lines import MAX_LINE
 
-POOL: Final = 4 * 1024 * 1024
+POOL: Final = 6 * 1024 * 1024
 """Bytes of all commands but the one that grows as it likes."""
+MEDIUM: Final = 3 * 1024 * 1024 // 2
+"""Bytes of a command above which it is the only one that grows."""
 SMALL: Final = 64 * 1024
 """Bytes of one client that may be received at any time: as much as is read at once."""
 LARGE: Final = 4 * 1024 * 1024
@@ -26,12 +28,17 @@ WAIT: Final = 4.0
 """Seconds that a client waits unread for its turn."""
 TURN, PAUSE = 2.0, 0.25
 """Seconds that one whose turn it is may take while others wait, in all and without a byte."""
+GIVE_WAY: Final = 0.5
+"""Seconds that one of a medium size waits until one that waits to be large gives way."""
 LOOK_EVERY: Final = 0.05
 """Seconds between looks for room among the jobs that are held, which tell nobody."""
 MAX_WAITING: Final = 32
 """Clients that wait for their turn; whoever comes then is refused at once. What HTTP has read ahead stays in memory."""
 MOST: Final = POOL + MAX_LINE + MAX_WAITING * 2 * SMALL
 """Bytes of all clients together, about."""
+
+OTHERS = "memory full: other large commands are being received"
+SLOW = "memory full: it takes too long to arrive, and others wait"
 
 T = TypeVar("T")
 
@@ -71,7 +78,7 @@ class Budget:
 
     def _first(self) -> Share | None:
         """The large command that may grow."""
-        return next((share for share in self.begun if share.size > SMALL), None)
+        return next((share for share in self.begun if share.size > MEDIUM), None)
 
     def make_room(self) -> None:
         """End the oldest commands until all fit: so many clients are in the middle of small ones."""
@@ -98,28 +105,33 @@ class Budget:
             raise NoRoom("memory full: too many large commands are being received")
         self._waiting += 1
         try:
-            with trio.move_on_after(WAIT):
-                while not self._may_grow(share):
+            with trio.move_on_at(share.waits_until()):
+                while not self.may_grow(share):
                     if not self._hurry(share):
                         with trio.move_on_after(LOOK_EVERY):
                             await self._changed.wait()
         finally:
             self._waiting -= 1
-        if not self._may_grow(share):
-            raise NoRoom("memory full: other large commands are being received")
+        if not self.may_grow(share):
+            raise NoRoom(OTHERS)
 
     def _hurry(self, waiting: Share) -> bool:
         """Have somebody give up who holds others up, if anybody does."""
-        first, now, why = self._first(), trio.current_time(), "it takes too long to arrive, and others wait"
+        first, now = self._first(), trio.current_time()
+        large = waiting.size > MEDIUM
         for share in list(self.begun):
-            if share is not waiting and share.dawdles(now, first=share is first) and share.evict(f"memory full: {why}"):
+            if share is not waiting and share.dawdles(now, first=large and share is first) and share.evict(SLOW):
                 return True
-        return False
+        if large or now < waiting.waits_until() - WAIT + GIVE_WAY:
+            return False
+        others = [share for share in self.begun if share.size > MEDIUM and share is not first]
+        return any(share.evict(OTHERS) for share in reversed(others))
 
-    def _may_grow(self, share: Share) -> bool:
+    def may_grow(self, share: Share) -> bool:
+        """Whether more of a command may be received."""
         first = self._first()
-        if first is share and self._has_room():
-            return True
+        if share.size > MEDIUM:
+            return share is first and self._has_room()
         return self.used - (first.size if first is not None else 0) <= POOL
 
 
@@ -130,14 +142,15 @@ class Share:
         size: bytes of it that are received and neither answered nor let go of.
     """
 
-    __slots__ = ("_asked_at", "_budget", "_evicted", "_scope", "_waited_for", "size")
+    __slots__ = ("_asked_at", "_budget", "_evicted", "_scope", "_waited_for", "_waits_until", "size")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._scope: trio.CancelScope | None = None
         self.size = 0
         self._evicted: str | None = None
-        self._waited_for = math.inf
+        self._waited_for = math.inf  # since when others wait for it
+        self._waits_until = math.inf  # once it has to wait
         self._asked_at = math.inf  # for the next bytes
 
     def grow(self, size: int) -> None:
@@ -150,7 +163,7 @@ class Share:
     def _begin(self) -> None:
         if self not in self._budget.begun:
             self._budget.begun[self] = None
-            self._waited_for = math.inf
+            self._waited_for = self._waits_until = math.inf
 
     def shrink_to(self, size: int) -> None:
         """So many bytes are left."""
@@ -166,6 +179,11 @@ class Share:
     def close(self) -> None:
         """The client has left."""
         self.shrink_to(0)
+
+    def waits_until(self) -> float:
+        """Until when it waits, in all, for the rest of this command (trio's clock)."""
+        self._waits_until = min(self._waits_until, trio.current_time() + WAIT)
+        return self._waits_until
 
     def dawdles(self, now: float, *, first: bool) -> bool:
         """Whether it pauses, or is the one that grows as it likes and takes too long, while others wait.
@@ -187,7 +205,7 @@ class Share:
         self._begin()
         try:
             with trio.CancelScope() as self._scope:
-                if budget.used > POOL and self.size > SMALL:
+                if self.size > SMALL and not budget.may_grow(self):
                     await budget.turn(self)
                 elif budget.used > MOST:
                     budget.make_room()

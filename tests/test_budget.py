@@ -5,7 +5,21 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from sidecar.budget import MAX_WAITING, MOST, POOL, SMALL, TURN, WAIT, Budget, NoRoom, Share
+from sidecar.budget import (
+    GIVE_WAY,
+    LOOK_EVERY,
+    MAX_WAITING,
+    MEDIUM,
+    MOST,
+    OTHERS,
+    POOL,
+    SMALL,
+    TURN,
+    WAIT,
+    Budget,
+    NoRoom,
+    Share,
+)
 from sidecar.protocol.lines import MAX_LINE
 
 PIECE, MIB = SMALL, 1 << 20
@@ -104,7 +118,7 @@ async def test_who_pauses_while_others_wait_is_refused(mock_clock: MockClock) ->
     budget = Budget()
     async with trio.open_nursery() as nursery:
         (slow,) = await started(nursery, budget, [MAX_LINE], send=False)
-        for _ in range(POOL // PIECE + 1):
+        for _ in range(MEDIUM // PIECE + 1):
             slow.pieces.release()
         await wait_all_tasks_blocked()
         await passed(mock_clock, 10 * WAIT)
@@ -118,7 +132,7 @@ async def test_who_takes_too_long_while_others_wait_is_refused(mock_clock: MockC
     budget = Budget()
     async with trio.open_nursery() as nursery:
         (slow,) = await started(nursery, budget, [MAX_LINE], send=False)
-        for _ in range(3):
+        for _ in range(MEDIUM // PIECE + 1):
             slow.pieces.release()
         await wait_all_tasks_blocked()
         (other,) = await started(nursery, budget, [MAX_LINE])
@@ -136,8 +150,22 @@ async def test_others_have_the_pool_beside_the_largest(mock_clock: MockClock) ->
     budget = Budget()
     async with trio.open_nursery() as nursery:
         await started(nursery, budget, [MAX_LINE])
-        others = await started(nursery, budget, [MIB] * 3)
+        others = await started(nursery, budget, [MIB] * 5)
         assert all(sender.whole.is_set() for sender in others)
+
+
+async def test_those_who_wait_to_be_large_give_way_the_youngest_first(mock_clock: MockClock) -> None:
+    budget = Budget()
+    async with trio.open_nursery() as nursery:
+        await started(nursery, budget, [MAX_LINE])
+        waiting = await started(nursery, budget, [MAX_LINE] * 3)
+        medium = await started(nursery, budget, [MIB] * 2)
+        assert not medium[1].whole.is_set()
+        assert [sender.refused for sender in waiting] == [None] * 3
+        await passed(mock_clock, GIVE_WAY + LOOK_EVERY)
+        assert all(sender.whole.is_set() for sender in medium)
+        assert [sender.refused for sender in waiting] == [None, None, OTHERS]
+        nursery.cancel_scope.cancel()
 
 
 async def test_who_has_waited_for_too_long_is_refused(mock_clock: MockClock) -> None:
