@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,9 +45,12 @@ def connect(path: Path) -> sqlite3.Connection:
     """A connection to an existing file with the journal's settings, for one thread at a time, whichever.
 
     Raises:
-        StartError: SQLite can't keep a write-ahead log there.
+        StartError: SQLite can't write there, or can't keep a write-ahead log.
         sqlite3.Error: it can't be opened.
     """
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        if file.exists() and not os.access(file, os.R_OK | os.W_OK):
+            raise StartError(f"{file}: this user can't write to it; mend its owner or its mode (SIDECAR_JOURNAL_DIR)")
     db = sqlite3.connect(
         f"file:{_quoted(path)}?mode=rw",
         uri=True,

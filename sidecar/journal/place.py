@@ -2,7 +2,8 @@
 
 A directory can be moved away and made anew, a volume mounted over it or taken off, its files deleted or replaced. What
 is open goes on working, and nobody will ever read it again: `+OK` would promise nothing. So device and inode of what
-was opened are compared with what the path names.
+was opened are compared with what the path names. And a file can be cut to nothing under the process: what is written
+behind it then grows a file without a beginning, which SQLite takes for an empty one at the next start.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Place:
         self._held = _of(os.fstat(lock.directory))
         self._files: dict[str, tuple[int, int]] = {}
         self._look_at = 0.0
+        self._cut: str | None = None  # it stays: what is written later hides it
         self.lost: str | None = None
         self.saved_in: Path | None = None
         self.remember()
@@ -49,6 +51,7 @@ class Place:
         """The database was just opened: its files are those that the path names."""
         found = {name: _identity(self._directory / name) for name in (DB_NAME, WAL_NAME)}
         self._files = {name: identity for name, identity in found.items() if identity is not None}
+        self._cut = None
 
     def look(self, now: float) -> None:
         """Compares, at most some times a second; 20 microseconds. `now`: monotonic seconds."""
@@ -74,7 +77,10 @@ class Place:
                 return f"{self._directory / name} {_what(there)} since the start: {_AGAIN}"
         if WAL_NAME not in self._files and (wal := _identity(self._directory / WAL_NAME)) is not None:
             self._files[WAL_NAME] = wal
-        return None
+        for name, begins in ((DB_NAME, _has_begin), (WAL_NAME, _begins_as_wal)):
+            if self._cut is None and not begins(self._directory / name):
+                self._cut = f"{self._directory / name} was cut under the running process: {_CUT}"
+        return self._cut
 
     @property
     def elsewhere(self) -> Path | None:
@@ -123,6 +129,30 @@ _AGAIN = (
     "put the former one back, or restart the sidecar; what was acknowledged still leaves, and what can't is copied "
     "at the stop"
 )
+
+
+_CUT = (
+    "what it held is gone; restart the sidecar; what is in memory still leaves, and what can't is copied at the stop, "
+    "as far as it can be read"
+)
+_WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+
+
+def _has_begin(database: Path) -> bool:
+    """Whether a database has a first page. It isn't opened: closing it would end the locks that SQLite has on it."""
+    try:
+        return os.stat(database).st_size > 0
+    except OSError:
+        return True  # what is missing is another matter
+
+
+def _begins_as_wal(path: Path) -> bool:
+    """Whether a write-ahead log is empty, as behind a checkpoint, or has its header. SQLite keeps no locks on it."""
+    try:
+        with path.open("rb") as wal:
+            return wal.read(4) in (b"", *_WAL_MAGIC)
+    except OSError:
+        return True
 
 
 def _copy(store: Store, target: Path) -> None:

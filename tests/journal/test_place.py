@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -196,3 +199,52 @@ def test_a_running_sidecar_refuses_and_says_where_its_jobs_are(sidecar_process: 
     again.terminate()
     again.wait()
     assert "1 jobs stay" in again.events("stopped")[0]["message"]
+
+
+def without_beginning(directory: Path) -> None:
+    os.truncate(directory / "journal.db-wal", 0)
+
+
+def emptied_database(directory: Path) -> None:
+    os.truncate(directory / "journal.db", 0)
+
+
+@pytest.mark.parametrize("cut", [without_beginning, emptied_database])
+async def test_a_file_that_was_cut_promises_nothing(tmp_path: Path, cut: Callable[[Path], None]) -> None:
+    directory = tmp_path / "journal"
+    async with running(directory) as journal:
+        await appended(journal, [payload(n) for n in range(5)])
+        cut(directory)
+        with suppress(Refusal):  # the first may hide it: what is written then grows the file again
+            await appended(journal, [payload(8)])
+        await until(lambda: journal.fault is not None)
+        assert "was cut under the running process" in str(journal.fault)
+        with pytest.raises(Refusal, match="not sent: "):
+            await appended(journal, [payload(9)])
+
+
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from sidecar.errors import StartError
+from sidecar.journal.store import Store
+directory = Path(sys.argv[1])
+directory.mkdir()
+Store(directory).close()
+for path in (directory.parent, directory, *directory.iterdir()):
+    os.chown(path, 65534, 65534)
+(directory / "journal.db").chmod(0o444)
+os.setuid(65534)
+try:
+    Store(directory)
+except StartError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_file_that_cannot_be_written_is_named_at_the_start() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, "-c", AS_NOBODY, f"{place}/journal"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert said.startswith(f"{place}/journal/journal.db: this user can't write to it")
