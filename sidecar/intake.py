@@ -116,7 +116,9 @@ class Intake:
         held = self._forwarder.unstored_memory
         if not held:
             return None  # what is larger than the bound is taken when it has all of it
-        if held + sum([len(job.payload) for job in jobs]) + len(jobs) * ENTRY_OVERHEAD < self._memory_max:
+        if jobs:
+            held += sum([len(job.payload) for job in jobs]) + len(jobs) * ENTRY_OVERHEAD
+        if held < self._memory_max:
             return None
         return f"memory full: {held >> 20:,} MiB of jobs wait for Faktory; the bound is SIDECAR_MEMORY_MAX_BYTES"
 
