@@ -365,10 +365,24 @@ class Forwarder:
             return
         lost, self._lost = self._lost, []
         by_silence = (self._link.down_reason or "").startswith("no reply")
-        for place, batch in enumerate(reversed(lost)):
-            head = place == len(lost) - 1
-            fates = after_loss(batch, head=head, by_silence=by_silence, delivered=self._counts.delivered)
-            self._settlement.apply(fates, batch)
+        while lost:  # the last one first
+            batch = lost.pop()
+            try:
+                fates = after_loss(batch, head=not lost, by_silence=by_silence, delivered=self._counts.delivered)
+                self._settlement.apply(fates, batch)
+            except Exception as error:
+                defect("forwarder", error, "the batch is sent again as it was")
+                self._send_again(batch)
+
+    def _send_again(self, batch: Batch) -> None:
+        """What a defect has left of a lost batch: all others don't wait for it, and it isn't forgotten."""
+        left = [entry for entry in batch.entries if entry.place == Place.SENT]
+        again = [entry for entry in left if not entry.once]
+        self._counts.in_doubt += len(again)
+        self._batcher.give_back(again)
+        for entry in left:
+            if entry.once:  # who waits for its verdict is told that it is in doubt when the time is over
+                self._settlement.over(entry)
 
     def _adopt_apart(self, rows: Sequence[Row]) -> None:
         self.apart.adopt(rows, trio.current_time())

@@ -17,7 +17,7 @@ from sidecar import logs
 from sidecar.app import Started, serve
 from sidecar.config import load
 from sidecar.deadlines import Deadlines
-from sidecar.demo.embedded import EmbeddedFaktory
+from sidecar.demo.embedded import Command, EmbeddedFaktory, Reply
 from sidecar.forwarder.forwarder import Forwarder
 from sidecar.forwarder.settlement import Settlement
 from sidecar.intake import Intake
@@ -190,6 +190,41 @@ async def test_a_defect_between_acknowledgement_and_upstream_loses_no_job(
         await until(lambda: acknowledged <= {each["jid"] for each in server.stored()})
         await until(lambda: not running.inner.intake.owed)
     assert len(acknowledged) > 8
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+@pytest.mark.parametrize("mode", ["memory", "disk"])
+async def test_a_defect_in_one_lost_batch_keeps_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, failures: int
+) -> None:
+    """Many batches are in flight when the link is lost, and what becomes of some of them can't be worked out."""
+    arrived: list[bytes] = []
+    answer = trio.Event()
+
+    async def hold(command: Command) -> Reply | None:
+        if command.verb == "PUSHB":
+            arrived.append(b"")
+            await answer.wait()
+        return None
+
+    jids = {f"jid-{index:08}" for index in range(6)}
+    fails = Fails(monkeypatch, Settlement, "apply", ValueError(SECRET))
+    async with (
+        faktory(intercept=hold) as server,
+        sidecar(server.url, tmp_path, SIDECAR_ACK=mode, BATCH_MAX_SIZE=1) as running,
+    ):
+        client = await running.connect()
+        for jid in jids:
+            assert await client.call(push(jid)) == OK
+        await running.until(lambda inner: inner.forwarder.in_flight == len(jids))
+        await until(lambda: arrived)
+        fails.times = failures
+        running.inner.link.drop("a cut")
+        await until(lambda: not fails.times)
+        answer.set()
+        await until(lambda: jids <= {each["jid"] for each in server.stored()})
+        await until(lambda: not running.inner.intake.owed)
+        assert running.inner.counts.in_doubt >= len(server.stored()) - len(jids)
 
 
 @pytest.mark.parametrize("owner", [Deadlines, Pulse, Express, Connection], ids=lambda owner: owner.__name__)
