@@ -15,7 +15,7 @@ from sidecar.errors import JOBS_LEFT, StartError
 from sidecar.journal import Journal
 from sidecar.journal.probe import look
 from sidecar.journal.schema import DB_NAME
-from sidecar.journal.slots import claimed, discard_empty, left_slots
+from sidecar.journal.slots import claimed, discard_empty, left_slots, said_of_saved
 from sidecar.logs import get_logger
 from sidecar.signals import INBOX
 from sidecar.stopping import LINK_DOWN_LIMIT
@@ -99,6 +99,10 @@ async def _send_left_slots(settings: Settings, enough: trio.Event, said: dict[Pa
         if stays is not None and said.get(slot) != stays:
             log.warning("left_journal", message=stays)
         said[slot] = stays or ""
+    for copy, text in said_of_saved(settings.journal_dir).items():
+        if said.get(copy) != text:
+            log.warning("saved_journal", message=f"{copy}: {text}")
+        said[copy] = text
 
 
 async def _emptied(settings: Settings, *, asked: trio.Event | None) -> Journal:

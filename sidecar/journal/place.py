@@ -9,12 +9,14 @@ behind it then grows a file without a beginning, which SQLite takes for an empty
 from __future__ import annotations
 
 import ctypes
+import glob
 import os
 import sqlite3
 import tempfile
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from zlib import crc32
 
 from sidecar.journal.lock import Lock
 from sidecar.journal.reading import Counts
@@ -112,8 +114,7 @@ class Place:
         temporary files are. None: nowhere.
         """
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        name = f"{self._directory.name}.saved-{stamp}"
-        beside, temporary = self._directory.with_name(name), Path(tempfile.gettempdir()) / f"faktory-sidecar-{name}"
+        beside, temporary = saved_places(self._directory, self._directory.name, stamp)
         ours = _identity(self._directory) == self._held and _identity(self._directory / DB_NAME) is None
         for target in ([self._directory] if ours else []) + [beside, temporary]:
             try:
@@ -123,6 +124,18 @@ class Place:
             except (OSError, sqlite3.Error) as error:
                 log.warning("journal_not_saved", message=f"The journal can't be copied to {target}: {error}")
         return None
+
+
+def saved_places(directory: Path, name: str, stamp: str) -> tuple[Path, Path]:
+    """Where a lost journal is copied to: beside it, or else where temporary files are."""
+    mark = crc32(os.fsencode(directory.absolute()))  # there are other journals of this name
+    temporary = f"faktory-sidecar-{name}-{mark:08x}.saved-{stamp}"
+    return directory.with_name(f"{name}.saved-{stamp}"), Path(tempfile.gettempdir()) / temporary
+
+
+def saved_patterns(directory: Path) -> tuple[Path, Path]:
+    """The same for `glob`, whenever it was."""
+    return saved_places(directory, glob.escape(directory.name), "*")
 
 
 _AGAIN = (

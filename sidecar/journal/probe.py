@@ -70,6 +70,14 @@ class Contents:
             said.append(f"{self.dead:,} dead letters: faktory-sidecar journal dead ls --journal-dir {directory}")
         return "; ".join(said) or None
 
+    def saved(self, directory: Path) -> str | None:
+        """What is said of it as of a copy that was saved of a lost journal; None: nothing."""
+        if self.nothing:
+            return None
+        what = "jobs" if self.waiting is None else f"{self.waiting:,} jobs and {self.dead:,} dead letters"
+        how = f"to send them: faktory-sidecar journal send --journal-dir {directory}; then delete it"
+        return f"{what} of a journal whose files were lost; {how}"
+
 
 def look(directory: Path) -> Contents:
     """What is in a journal directory, which need not exist.

@@ -19,6 +19,7 @@ from typing import Final
 
 from sidecar.errors import StartError
 from sidecar.journal.lock import LOCK_NAME, Lock
+from sidecar.journal.place import saved_patterns
 from sidecar.journal.probe import look
 from sidecar.journal.schema import DB_NAME, WAL_NAME
 from sidecar.journal.space import RESERVE_NAME, TRIAL_NAME
@@ -87,6 +88,23 @@ def said_of_left(directory: Path, identity: str | None) -> dict[Path, str]:
             text = f"what a run left can't be read: {error.strerror}"
         if text is not None:
             said[slot] = text
+    return said | said_of_saved(directory)
+
+
+def said_of_saved(directory: Path) -> dict[Path, str]:
+    """What is to be said of each copy that was saved of this journal, when its files were lost under the process.
+
+    They are never sent by themselves: who puts the lost files back has all of it twice.
+    """
+    said: dict[Path, str] = {}
+    for pattern in saved_patterns(directory):
+        for copy in sorted(pattern.parent.glob(pattern.name)):
+            try:
+                text = look(copy).saved(copy) if _has_journal(copy) else None
+            except OSError as error:
+                text = f"a saved journal that can't be read: {error.strerror}"
+            if text is not None:
+                said[copy] = text
     return said
 
 

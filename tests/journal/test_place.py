@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from sidecar.errors import Refusal
+from sidecar.journal.slots import said_of_left
 from sidecar.journal.space import Space
 from tests.conftest import SidecarFactory
 from tests.journal.conftest import Mount
@@ -199,6 +200,33 @@ def test_a_running_sidecar_refuses_and_says_where_its_jobs_are(sidecar_process: 
     again.terminate()
     again.wait()
     assert "1 jobs stay" in again.events("stopped")[0]["message"]
+
+
+def test_a_copy_that_was_saved_is_named_until_it_is_empty(tmp_path: Path, sidecar_process: SidecarFactory) -> None:
+    directory = tmp_path / "journal"
+
+    async def lose() -> Path | None:
+        async with running(directory, upstream=NOWHERE) as journal:
+            await appended(journal, [payload(n) for n in range(3)])
+            moved_away(directory)
+            await until(lambda: journal.fault is not None)
+        return journal.saved_in
+
+    saved = trio.run(lose)
+    assert saved is not None
+    (text,) = said_of_left(directory, NOWHERE).values()
+    assert text.startswith("3 jobs and 0 dead letters of a journal whose files were lost; to send them: ")
+    process = sidecar_process(NOWHERE, {"SIDECAR_JOURNAL_DIR": str(directory)})
+    said = process.wait_for_event("saved_journal")
+    assert str(saved) in said["message"]
+    assert text in said["message"]
+
+    async def deliver() -> None:
+        async with running(saved, upstream=NOWHERE) as journal:
+            await settled(journal, [1, 2, 3])
+
+    trio.run(deliver)
+    assert said_of_left(directory, NOWHERE) == {}
 
 
 def without_beginning(directory: Path) -> None:
