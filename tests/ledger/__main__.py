@@ -8,6 +8,7 @@ import time
 
 from tests.ledger.driver import DRAINING, drive
 from tests.ledger.troubles import TROUBLES
+from tests.real.sidecar_command import hear_signals
 
 
 def main() -> int:
@@ -24,6 +25,7 @@ def main() -> int:
         help=f"leave out: {', '.join([*TROUBLES, *(one.name for one in DRAINING)])}",
     )
     options = parser.parse_args()
+    hear_signals()
     seed = int(time.strftime("%Y%m%d")) if options.seed is None else options.seed
     started = time.monotonic()
     total = drive(options.cycles, seed=seed, per_round=options.round, without=options.without)

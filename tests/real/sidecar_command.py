@@ -33,6 +33,13 @@ def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
     return inherited | dict(settings)
 
 
+def hear_signals() -> None:
+    """Undo what `nohup` and a shell's `&` have left ignored: our children would ignore it, as they are asked to."""
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 class SidecarProcess:
     """`python -m sidecar serve`, with JSON logs on stderr kept in a file.
 

@@ -7,6 +7,7 @@ import sys
 import time
 
 from tests.ledger.troubles import TROUBLES
+from tests.real.sidecar_command import hear_signals
 from tests.soak.hostile import ATTACKS
 from tests.soak.play import soak
 
@@ -19,6 +20,7 @@ def main() -> int:
     names = ", ".join([*TROUBLES, "freeze", "term", "hup", *ATTACKS])
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help=f"leave out: {names}")
     options = parser.parse_args()
+    hear_signals()
     verdict = soak(options.minutes * 60, options.seed, without=options.without)
     return 1 if verdict.missed else 0
 
