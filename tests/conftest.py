@@ -8,7 +8,6 @@ skipped, loudly, on a developer's machine; where the environment has `CI`, they 
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +20,7 @@ from tests.real import parts
 from tests.real.faktory_server import Certificate, RealFaktory
 from tests.real.polling import wait_for
 from tests.real.raw_client import RawClient
-from tests.real.sidecar_command import SidecarProcess
+from tests.real.sidecar_command import SidecarProcess, hear_signals
 from tests.real.toxiproxy_server import Toxiproxy
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -45,9 +44,8 @@ brought: dict[str, Path | parts.PartMissing] = {}
 
 
 def pytest_configure() -> None:
-    """Makes Ctrl-C work in what the tests start, also from a shell's background job: there it is ignored."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Makes signals work in what the tests start, also in a shell's background job and under `nohup`."""
+    hear_signals()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

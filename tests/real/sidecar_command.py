@@ -35,9 +35,13 @@ def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 def hear_signals() -> None:
     """Undo what `nohup` and a shell's `&` have left ignored: our children would ignore it, as they are asked to."""
-    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGINT):
+    for number, usual in (
+        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGQUIT, signal.SIG_DFL),
+        (signal.SIGINT, signal.default_int_handler),
+    ):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, usual)
 
 
 class SidecarProcess:

@@ -66,12 +66,12 @@ async def test_a_body_that_finds_no_room_is_told_to_come_again(autojump_clock: t
     bodies = Bodies(budget)
     first = await bodies.read(pieces(bytes(MAX_BODY)).__anext__, None)
     with pytest.raises(Problem) as caught:
-        await bodies.read(pieces(bytes(MIB), b"x").__anext__, None)
+        await bodies.read(pieces(bytes(2 * MIB), b"x").__anext__, None)
 
     assert (caught.value.status, caught.value.headers) == (503, {"retry-after": "1"})
     first.release()
-    second = await bodies.read(pieces(bytes(MIB), b"x").__anext__, None)
-    assert len(second.take()) == MIB + 1
+    second = await bodies.read(pieces(bytes(2 * MIB), b"x").__anext__, None)
+    assert len(second.take()) == 2 * MIB + 1
 
 
 async def test_a_client_that_leaves_is_no_problem() -> None:
