@@ -111,6 +111,11 @@ class Space:
             return ""
         return f" (this process may write no file over {human(largest)}: RLIMIT_FSIZE)"
 
+    @property
+    def _bound(self) -> str:
+        """What bounds the journal."""
+        return "SIDECAR_JOURNAL_MAX_BYTES" if _largest_file() > self.max_bytes else "RLIMIT_FSIZE of this process"
+
     def wrote(self, added: int, removed: int) -> None:
         """A transaction added so many bytes (with `ROW_OVERHEAD`) and removed so many jobs."""
         self.live += added + added // 8
@@ -133,7 +138,7 @@ class Space:
             return None
         used = self.live + RESERVE_BYTES + WAL_LIMIT
         return (
-            f"journal full: {human(used)} of {human(self.max_bytes)} (SIDECAR_JOURNAL_MAX_BYTES); "
+            f"journal full: {human(used)} of {human(self.max_bytes)} ({self._bound}); "
             "it empties as upstream takes jobs and dead letters are retried or discarded"
         )
 
@@ -143,7 +148,7 @@ class Space:
             return None
         return (
             f"so many jobs at once need {human(_needed(size))} of room in the journal, which may take "
-            f"{human(self.max_bytes)}; send fewer at once, or raise SIDECAR_JOURNAL_MAX_BYTES"
+            f"{human(self.max_bytes)}; send fewer at once, or raise {self._bound}"
         )
 
     def volume_lacks(self, size: int) -> str | None:
