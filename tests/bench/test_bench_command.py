@@ -11,6 +11,8 @@ import pytest
 from sidecar.cli.bench import RoundTrips
 from tests.cli.command_line import sidecar
 
+pytestmark = pytest.mark.slow  # each starts processes of its own
+
 
 @pytest.mark.parametrize(
     ("text", "trips"),

@@ -24,6 +24,8 @@ from tests.cli.command_line import TIMEOUT, sidecar
 from tests.real.polling import wait_for
 from tests.real.sidecar_command import clean_environment
 
+pytestmark = pytest.mark.slow  # each starts processes of its own
+
 PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 GREETED = """
 import os, socket, sys, urllib.parse

@@ -21,6 +21,8 @@ from tests.real.faktory_server import RealFaktory
 from tests.real.polling import wait_for
 from tests.real.ports import free_port
 
+pytestmark = pytest.mark.slow  # each starts processes of its own
+
 SMALL = JobCounts(direct=4, through=400)
 
 

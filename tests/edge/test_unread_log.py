@@ -24,6 +24,8 @@ from tests.real.ports import free_port
 from tests.real.raw_client import RawClient
 from tests.real.sidecar_command import clean_environment
 
+pytestmark = pytest.mark.slow  # each starts processes of its own
+
 NOBODY = "tcp://127.0.0.1:1"
 ENDS_WITHIN = 15.0
 """Seconds from SIGTERM to the end: the drain without upstream and the last flush, on a busy machine."""

@@ -36,7 +36,7 @@ from tests.faults.relay import Relay
 from tests.real.polling import wait_for
 from tests.real.sidecar_command import SidecarProcess
 
-pytestmark = pytest.mark.usefixtures("defects_expected")
+pytestmark = [pytest.mark.usefixtures("defects_expected"), pytest.mark.slow]
 
 SECRET = "hunter2"
 """The words of an exception, which nobody may see."""
