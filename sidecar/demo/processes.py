@@ -19,7 +19,7 @@ from sidecar.demo.orders import Order, Progress, Pushed, Ran, Removed, Report
 from sidecar.protocol.lines import LineReader
 
 PATIENCE = 30.0  # seconds that a program may say nothing
-START_PATIENCE = 10.0  # seconds until the sidecar must listen
+START_PATIENCE = 30.0  # seconds until the sidecar must listen, on a machine that has other work, too
 DRAIN_PATIENCE = 15.0  # seconds that the sidecar may drain, then it is killed
 _END_PATIENCE = 2.0  # seconds between SIGTERM and SIGKILL for what still runs when the demo is stopped
 _KEPT_LINES = 20  # of stderr, to say what went wrong
