@@ -18,7 +18,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from sidecar.protocol.jobs import MAX_DEPTH, MAX_RESERVE_FOR, Job, examine
+from sidecar.protocol.jobs import DEFAULT_RETRY, MAX_DEPTH, MAX_RESERVE_FOR, Job, examine
+from sidecar.protocol.large import LARGE
 from sidecar.protocol.lines import MAX_LINE
 from sidecar.protocol.names import folded
 from sidecar.web.problems import JobProblem
@@ -254,6 +255,8 @@ def _examined(fields: Mapping[str, bytes], jobtype: str, args: Sequence[bytes], 
     for key, value in fields.items():
         if value != _NULL:
             pieces.append(b",%b:%b" % (msgspec.json.encode(key), _one_line(value)))
+    if sum(map(len, pieces)) > LARGE:  # stamped here, it isn't copied once more
+        pieces += [b"" if fields.get(key, _NULL) != _NULL else stamp_of for key, stamp_of in _stamps(stamp)]
     payload = b"".join([*pieces, b"}"])
     if len(payload) > MAX_PAYLOAD:
         raise Unfit(f"a job may have at most {MAX_PAYLOAD} bytes, this one has {len(payload)}")
@@ -263,6 +266,11 @@ def _examined(fields: Mapping[str, bytes], jobtype: str, args: Sequence[bytes], 
         del payload
         raise Unfit(_why_doubtful(fields, b"".join(args), stamp))
     return job
+
+
+def _stamps(stamp: bytes) -> list[tuple[str, bytes]]:
+    """What `examine` would append to a job without these fields, in its order."""
+    return [("created_at", b',"created_at":"%b"' % stamp), ("retry", b',"retry":%d' % DEFAULT_RETRY)]
 
 
 def _check_unknown(keys: Sequence[str]) -> None:
