@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import trio
 
-from sidecar.budget import Budget, NoRoom
+from sidecar.budget import MEDIUM, Budget, NoRoom
 from sidecar.deadlines import ANSWER_WITHIN, Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
@@ -216,7 +217,7 @@ class Connection:
                 if self._share.size > MAX_HELD:
                     await self._replies.at_most(0)
                 if self._channel.unsent > MAX_UNSENT:
-                    await self._channel.flushed()
+                    await self._until_it_reads()
             if self._share.size and not self._replies.owed:
                 self._share.shrink_to(self._lines.pending + (self._tunnel.unsent if self._tunnel is not None else 0))
             try:
@@ -235,6 +236,13 @@ class Connection:
             self._tunnel.end()
         await self._channel.flushed()
         return Next.END
+
+    async def _until_it_reads(self) -> None:
+        """Faktory's errors repeat some commands whole: who doesn't read one, while others wait for room, is cut off."""
+        try:
+            await self._share.more(self._channel.flushed)
+        except NoRoom:
+            self._channel.close()
 
     async def _receive(self) -> bytes:
         """The next bytes; while a producer has nothing to say but plain pushes these are taken elsewhere."""
@@ -357,6 +365,10 @@ class Connection:
 
         intake.submit(jobs, self._origin, done, since=self._arrived)
 
+    def _let_go(self, size: int) -> None:
+        """So many bytes are the shared connection's now: others need not wait until Faktory has judged them."""
+        self._share.shrink_to(max(self._lines.pending, self._share.size - size))
+
     def _pass(self, line: bytes, verb: bytes) -> None:
         """Send a command to upstream as it is."""
         services = self._services
@@ -382,6 +394,8 @@ class Connection:
         if not waits:
             # A job may come with the late reply: a client that sees the connection end knows that it has none.
             command.too_late = self._channel.close
+        if len(line) > MEDIUM and self._tunnel is None:
+            command.handed_over = partial(self._let_go, len(line))
         services.counts.take("fwp", "passed", 1)
         command.start(verb, self._origin)
 

@@ -46,9 +46,21 @@ class PassedCommand:
 
     Attributes:
         too_late: what to do in place of a reply when the time is over and the command is on its way.
+        handed_over: what to do when the way has the command, which from then on is what holds it.
     """
 
-    __slots__ = ("_due", "_fill", "_forwarder", "_intake", "_line", "_passed", "_way", "answered", "too_late")
+    __slots__ = (
+        "_due",
+        "_fill",
+        "_forwarder",
+        "_intake",
+        "_line",
+        "_passed",
+        "_way",
+        "answered",
+        "handed_over",
+        "too_late",
+    )
 
     def __init__(
         self,
@@ -64,6 +76,7 @@ class PassedCommand:
         self._line = line
         self._fill = fill
         self.too_late: Callable[[], None] | None = None
+        self.handed_over: Callable[[], None] | None = None
         self._way = way
         self._intake = intake
         self._forwarder = forwarder
@@ -90,6 +103,8 @@ class PassedCommand:
         if not self.answered and trio.current_time() < self._due:  # else it is about to expire
             line, self._line = self._line, b""  # who refers to this command need not hold it
             self._passed = self._way.send(line, self._answer)
+            if self.handed_over is not None:
+                self.handed_over()
 
     def _answer(self, reply: bytes) -> None:
         if not self.answered:

@@ -58,8 +58,9 @@ class SideConnection:
 
     @property
     def unsent(self) -> int:
-        """Bytes in the connection that wait to be sent, whoever still waits for their reply."""
-        return self._pipe.unsent if self._pipe is not None else 0
+        """Bytes that wait to be sent, whoever still waits for their reply."""
+        waiting = sum([len(passed.line) for passed in self._waiting])
+        return waiting + (self._pipe.unsent if self._pipe is not None else 0)
 
     def send(self, line: bytes, answer: Answer) -> Passed:
         """Pass a command line (without its end); `answer` gets the raw reply, or an `-ERR` of ours, once."""
