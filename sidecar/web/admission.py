@@ -214,7 +214,7 @@ def _pop_type(fields: dict[str, bytes]) -> str:
 
 def _arguments(jobtype: str, args: bytes) -> list[bytes]:
     """The job's `args` as Faktory wants them, an array, in pieces: a large one isn't copied."""
-    start = bytes(memoryview(args)[:1])
+    start = args[:1] if type(args) is bytes else bytes(memoryview(args)[:1])
     if start == b"{":
         array: list[bytes] = [b"[", args, b"]"]
         if jobtype in DOCUMENTED:
@@ -255,7 +255,7 @@ def _examined(fields: Mapping[str, bytes], jobtype: str, args: Sequence[bytes], 
     for key, value in fields.items():
         if value != _NULL:
             pieces.append(b",%b:%b" % (msgspec.json.encode(key), _one_line(value)))
-    if sum(map(len, pieces)) > LARGE:  # stamped here, it isn't copied once more
+    if len(args[len(args) // 2]) > LARGE:  # stamped here, it isn't copied once more
         pieces += [b"" if fields.get(key, _NULL) != _NULL else stamp_of for key, stamp_of in _stamps(stamp)]
     payload = b"".join([*pieces, b"}"])
     if len(payload) > MAX_PAYLOAD:
@@ -321,8 +321,8 @@ def _own_jid(fields: Mapping[str, bytes]) -> str | None:
 
 def _one_line(value: bytes) -> bytes:
     """JSON without line breaks: in valid JSON they stand between tokens only."""
-    if _BREAK.search(value) is None:
-        return value
+    if len(value) > LARGE and _BREAK.search(value) is None:
+        return value  # not even copied
     return bytes(value).replace(b"\r", b" ").replace(b"\n", b" ")
 
 
