@@ -166,8 +166,9 @@ class Share:
             self._waited_for = self._waits_until = math.inf
 
     def shrink_to(self, size: int) -> None:
-        """So many bytes are left."""
+        """So many bytes are left, or fewer: what was given up is given up."""
         budget = self._budget
+        size = min(size, self.size)
         budget.used += size - self.size
         if self.size > LARGE:
             budget.large += self.size - size

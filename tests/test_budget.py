@@ -69,6 +69,15 @@ async def started(nursery: trio.Nursery, budget: Budget, sizes: list[int], *, se
     return senders
 
 
+async def in_the_middle(nursery: trio.Nursery, budget: Budget) -> Sender:
+    """The one whose turn it is to be large, and of which no more has come."""
+    (sender,) = await started(nursery, budget, [MAX_LINE], send=False)
+    for _ in range(MEDIUM // PIECE + 1):
+        sender.pieces.release()
+    await wait_all_tasks_blocked()
+    return sender
+
+
 async def passed(clock: MockClock, seconds: float) -> None:
     clock.jump(seconds)
     await wait_all_tasks_blocked()
@@ -117,10 +126,7 @@ async def test_small_ones_are_never_held_up(mock_clock: MockClock) -> None:
 async def test_who_pauses_while_others_wait_is_refused(mock_clock: MockClock) -> None:
     budget = Budget()
     async with trio.open_nursery() as nursery:
-        (slow,) = await started(nursery, budget, [MAX_LINE], send=False)
-        for _ in range(MEDIUM // PIECE + 1):
-            slow.pieces.release()
-        await wait_all_tasks_blocked()
+        slow = await in_the_middle(nursery, budget)
         await passed(mock_clock, 10 * WAIT)
         assert slow.refused is None, "nobody waits"
         (other,) = await started(nursery, budget, [MAX_LINE])
@@ -131,10 +137,7 @@ async def test_who_pauses_while_others_wait_is_refused(mock_clock: MockClock) ->
 async def test_who_takes_too_long_while_others_wait_is_refused(mock_clock: MockClock) -> None:
     budget = Budget()
     async with trio.open_nursery() as nursery:
-        (slow,) = await started(nursery, budget, [MAX_LINE], send=False)
-        for _ in range(MEDIUM // PIECE + 1):
-            slow.pieces.release()
-        await wait_all_tasks_blocked()
+        slow = await in_the_middle(nursery, budget)
         (other,) = await started(nursery, budget, [MAX_LINE])
         for _ in range(2):
             assert slow.refused is None
@@ -205,6 +208,30 @@ async def test_no_more_than_a_few_wait(mock_clock: MockClock) -> None:
         assert [sender.refused is not None for sender in others] == [False] * MAX_WAITING + [True]
         first.share.close()
         nursery.cancel_scope.cancel()
+
+
+async def test_who_waited_in_one_command_has_all_the_time_in_the_next(mock_clock: MockClock) -> None:
+    budget = Budget()
+    share = budget.share()
+    share.grow(2 * SMALL)
+    assert share.waits_until() == WAIT
+    share.shrink_to(0)
+    await share.more(trio.lowlevel.checkpoint)  # for something that is no command
+    share.shrink_to(share.size)
+    assert not budget.begun
+    mock_clock.jump(10 * WAIT)
+    share.grow(2 * SMALL)
+    assert share.waits_until() == 11 * WAIT
+
+
+async def test_what_was_given_back_is_not_taken_again() -> None:
+    """A command that is handed over when its client has left, in the middle of the next one."""
+    budget = Budget()
+    share = budget.share()
+    share.grow(2 * MIB)
+    share.close()
+    share.shrink_to(SMALL)
+    assert (share.size, budget.used, list(budget.begun)) == (0, 0, [])
 
 
 async def test_a_client_that_leaves_gives_all_back() -> None:

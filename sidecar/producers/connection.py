@@ -243,6 +243,7 @@ class Connection:
             await self._share.more(self._channel.flushed)
         except NoRoom:
             self._channel.close()
+        self._share.shrink_to(self._share.size)  # that was no command: its time doesn't count for the next
 
     async def _receive(self) -> bytes:
         """The next bytes; while a producer has nothing to say but plain pushes these are taken elsewhere."""

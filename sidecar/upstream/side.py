@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 
 import trio
 
@@ -81,8 +80,7 @@ class SideConnection:
             except DialError as error:
                 self._refuse_waiting(f"not sent: Faktory can't be reached ({error.phase}: {error.detail})")
                 continue
-            with suppress(PipeLost):
-                await self._carry(Pipe(connected, unasked=self._unasked, sent=self._put_waiting))
+            await self._carry(Pipe(connected, unasked=self._unasked, sent=self._put_waiting))
 
     async def _carry(self, pipe: Pipe) -> None:
         self._pipe = pipe
@@ -92,7 +90,7 @@ class SideConnection:
                 nursery.start_soon(self._watch, pipe)
                 nursery.start_soon(pipe.run)
         except* PipeLost:
-            pass
+            pass  # who was owed a reply has been told by the pipe, and what waits goes over the next one
         finally:
             self._pipe = None
 
