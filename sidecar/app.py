@@ -132,6 +132,7 @@ class Sidecar:
         journal.use_clock(for_threads())
         if journal.recovery.unclean:
             at_most = self.settings.pipeline_depth * self.settings.batch_max_size + SETTLE_BUFFER
+            at_most += journal.recovery.earlier
             self.report.after_a_crash(journal.waiting, at_most=at_most)
         elif journal.recovery.replaced:
             self.report.after_a_copy(journal.waiting)

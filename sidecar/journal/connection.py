@@ -71,6 +71,22 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection to what is left of a damaged journal, which leaves its file as it is.
+
+    Raises:
+        sqlite3.Error: it can't be opened.
+    """
+    db = sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True, isolation_level=None)
+    try:
+        db.execute("PRAGMA temp_store = MEMORY")
+        db.execute("PRAGMA journal_mode = WAL").fetchall()  # ahead of all else: the log may be the better half
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
 def connect_to_memory() -> sqlite3.Connection:
     """A database that is nowhere, to try things on."""
     db = sqlite3.connect(":memory:", isolation_level=None)

@@ -43,6 +43,7 @@ class Recovery:
         unclean: the last owner didn't close the journal.
         replaced: it did, but its file isn't the one that was closed: a copy was put in its place.
         damaged: rows that were set aside because their seal didn't fit.
+        earlier: of the jobs, those that only an earlier state of the damaged files had: they may be delivered.
         unknown_bytes: bytes of the files that could not be read: at most so much of the jobs is unknown.
         set_aside: where a copy of the damaged files is.
     """
@@ -52,6 +53,7 @@ class Recovery:
     unclean: bool = False
     replaced: bool = False
     damaged: int = 0
+    earlier: int = 0
     unknown_bytes: int = 0
     set_aside: Path | None = None
 
@@ -187,12 +189,19 @@ def rebuild(directory: Path, reason: str) -> tuple[Store, Recovery]:
     os.rename(directory / NEW_NAME, directory / REBUILT_NAME)
     sync_directory(directory)
     _finish_rebuild(directory)
-    recovery = Recovery(damaged=salvaged.damaged, unknown_bytes=min(salvaged.unknown_bytes, size), set_aside=aside)
+    recovery = Recovery(
+        damaged=salvaged.damaged,
+        earlier=salvaged.earlier,
+        unknown_bytes=min(salvaged.unknown_bytes, size),
+        set_aside=aside,
+    )
+    older = f" ({salvaged.earlier:,} of them from an earlier state: they may be in Faktory already)"
     log.error(
         "journal_damaged",
         message=(
             f"The journal was damaged ({reason}): {salvaged.jobs:,} jobs and {salvaged.dead:,} dead letters carried "
-            f"over, {salvaged.damaged:,} damaged rows set aside, at most {recovery.unknown_bytes:,} bytes unknown; "
+            f"over{older * bool(salvaged.earlier)}, {salvaged.damaged:,} damaged rows set aside, "
+            f"at most {recovery.unknown_bytes:,} bytes unknown; "
             f"the files as they were: {aside or 'could not be copied'}"
         ),
         jobs=salvaged.jobs,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sidecar.journal.connection import PAGE_BYTES, Damaged, connect
+from sidecar.journal.connection import Damaged
 from sidecar.journal.reading import Counts, cut_by_bytes, read_counts, read_setting, sound_letter
-from sidecar.journal.schema import DB_NAME
+from sidecar.journal.schema import DB_NAME, WAL_NAME
 from sidecar.journal.seal import opened, seal_attempts
+from sidecar.journal.states import readable, states
 from sidecar.journal.store import Store
-from sidecar.journal.wal import resealed, scan
 from sidecar.logs import get_logger
 
 log = get_logger()
@@ -28,12 +27,20 @@ _LAST = 1 << 62
 _DAMAGED = "damaged (id, found, mark, payload)"
 _Raw = tuple[Any, ...]
 """A row as it stands in a damaged file, whatever its types."""
-_PAGE_COUNT = slice(28, 32)  # in the header of the file, big-endian
 
 
 @dataclass(slots=True)
 class Salvaged:
-    """What was read; `unknown_bytes` is how much of the old files may hold something that wasn't."""
+    """What was read.
+
+    Attributes:
+        damaged_before: rows that were set aside already.
+        earlier: of the jobs, those that only an earlier state of the database has: they may be delivered.
+        unknown_bytes: how much of the old files may hold something that wasn't read.
+        read: there was a state that could be read.
+        gaps: places, or whole states, that could not.
+        seen: hashes of damaged rows, so that each is set aside once.
+    """
 
     jobs: int = 0
     dead: int = 0
@@ -42,6 +49,10 @@ class Salvaged:
     unknown_bytes: int = 0
     last_id: int = 0
     bytes: int = 0
+    earlier: int = 0
+    read: bool = False
+    gaps: int = 0
+    seen: set[int] = field(default_factory=set)
 
 
 def carry_over(directory: Path, new: Store, first_page: bytes) -> Salvaged:
@@ -53,68 +64,51 @@ def carry_over(directory: Path, new: Store, first_page: bytes) -> Salvaged:
     Raises:
         OSError, sqlite3.Error: the new database couldn't be written.
     """
-    old_size = sum(_size(directory / f"{DB_NAME}{suffix}") for suffix in ("", "-wal"))
+    path, wal = directory / DB_NAME, directory / WAL_NAME
+    content = wal.read_bytes() if wal.exists() else b""
     salvaged = Salvaged()
-    db = _opened(directory, first_page)
-    if db is None:
-        salvaged.unknown_bytes = old_size
-        return salvaged
-    try:
-        counts = _counts(db)
-        _carry_jobs(db, new, salvaged)
-        _carry_letters(db, new, salvaged)
-        _carry_small(db, new, salvaged)
-    finally:
-        db.close()
-    last = max(salvaged.last_id, counts.last_id if counts is not None else 0)
-    new.set_counts(Counts(salvaged.jobs, salvaged.dead, salvaged.damaged + salvaged.damaged_before, last))
-    if counts is None or salvaged.jobs + salvaged.damaged < counts.jobs or salvaged.dead < counts.dead:
-        salvaged.unknown_bytes = max(0, old_size - salvaged.bytes)
+    for state in states(content):
+        gaps = salvaged.gaps
+        with readable(directory, state, first_page) as db:
+            if db is None:
+                salvaged.gaps += 1
+            elif not salvaged.read:
+                _carry_first(db, new, salvaged)
+            elif state.added_only:
+                _carry_jobs(db, new, salvaged, after=salvaged.last_id)
+            elif salvaged.gaps:
+                _carry_earlier(db, new, salvaged)
+        if state.added_only and not gaps:  # the state before is whole, so no more than that commit is unknown
+            salvaged.gaps, salvaged.unknown_bytes = 0, state.unread
+    new.set_counts(Counts(salvaged.jobs, salvaged.dead, salvaged.damaged + salvaged.damaged_before, salvaged.last_id))
+    if salvaged.gaps:
+        size = len(content) + (path.stat().st_size if path.exists() else 0)
+        salvaged.unknown_bytes = max(0, size - salvaged.bytes)
     return salvaged
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _carry_first(db: sqlite3.Connection, new: Store, salvaged: Salvaged) -> None:
+    """Copies what the state that is trusted most holds."""
+    salvaged.read, the_latest = True, not salvaged.gaps
+    counts = _counts(db)
+    _carry_jobs(db, new, salvaged)
+    if not the_latest:
+        salvaged.earlier = salvaged.jobs
+    _carry_letters(db, new, salvaged)
+    _carry_small(db, new, salvaged)
+    if counts is None or salvaged.jobs + salvaged.damaged < counts.jobs or salvaged.dead < counts.dead:
+        salvaged.gaps += 1
+    if counts is not None:
+        salvaged.last_id = max(salvaged.last_id, counts.last_id)
 
 
-def _opened(directory: Path, first_page: bytes) -> sqlite3.Connection | None:
-    """The damaged database, mended so far that SQLite reads it; None when it can't be."""
-    path, wal = directory / DB_NAME, directory / f"{DB_NAME}-wal"
-    content = wal.read_bytes() if wal.exists() else b""
-    if scan(content).damage is not None:
-        wal.write_bytes(resealed(content))
-        (directory / f"{DB_NAME}-shm").unlink(missing_ok=True)
-    if content and not _size(path):
-        path.write_bytes(first_page)  # beside an empty database SQLite would delete the WAL
-    for mend_first_page in (False, True):
-        if mend_first_page and not _mend_first_page(path, first_page):
-            return None
-        try:
-            db = connect(path)
-        except sqlite3.Error as error:
-            log.warning("journal_unreadable", message=f"SQLite can't open the damaged journal: {error}")
-            continue
-        try:
-            db.execute("SELECT count(*) FROM (SELECT id FROM jobs LIMIT 1)").fetchall()
-            return db
-        except sqlite3.Error as error:
-            log.warning("journal_unreadable", message=f"SQLite can't read the damaged journal: {error}")
-            db.close()
-    return None
-
-
-def _mend_first_page(path: Path, first_page: bytes) -> bool:
-    """Replaces page 1, which is the same in every journal but for its counters, with that of a new one."""
-    if _size(path) < 2 * PAGE_BYTES:
-        return False
-    page = bytearray(first_page)
-    page[_PAGE_COUNT] = (_size(path) // PAGE_BYTES).to_bytes(4, "big")
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.pwrite(descriptor, bytes(page), 0)
-    finally:
-        os.close(descriptor)
-    return True
+def _carry_earlier(db: sqlite3.Connection, new: Store, salvaged: Salvaged) -> None:
+    """Adds what an earlier state has for the gaps: some of it may have been delivered since."""
+    before = salvaged.jobs
+    _carry_jobs(db, new, salvaged)
+    _carry_letters(db, new, salvaged)
+    salvaged.jobs -= new.drop_buried()
+    salvaged.earlier += max(0, salvaged.jobs - before)
 
 
 def _counts(db: sqlite3.Connection) -> Counts | None:
@@ -126,7 +120,14 @@ def _counts(db: sqlite3.Connection) -> Counts | None:
 
 
 def _rows(
-    db: sqlite3.Connection, table: str, columns: str, sound: Callable[[_Raw], bool], *, key: str = "id"
+    db: sqlite3.Connection,
+    table: str,
+    columns: str,
+    sound: Callable[[_Raw], bool],
+    salvaged: Salvaged,
+    *,
+    key: str = "id",
+    after: int = 0,
 ) -> Iterator[tuple[list[_Raw], list[_Raw]]]:
     """All readable rows of a table in pages, the sound ones and the others, stepping over what can't be read.
 
@@ -136,8 +137,7 @@ def _rows(
     size = "ifnull(length(payload), 0)" if sized else "0"
     rest = f"FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?"
     sql, sizes = f"SELECT {columns} {rest}", f"SELECT {key}, {size} {rest}"
-    after, limit, step = 0, _ROWS, 1
-    seen: set[int] = set()
+    limit, step, seen = _ROWS, 1, salvaged.seen
 
     def readable(start: int, count: int = 1) -> list[_Raw] | None:
         try:
@@ -153,6 +153,7 @@ def _rows(
             limit = max(1, limit // 4)
             continue
         if rows is None:
+            salvaged.gaps += 1
             after, limit = _next_readable(after, readable), _ROWS
             continue
         if not rows:
@@ -187,8 +188,8 @@ def _sound_job(row: _Raw) -> bool:
     return whole and opened(number, mark, payload) is not None
 
 
-def _carry_jobs(db: sqlite3.Connection, new: Store, salvaged: Salvaged) -> None:
-    for good, bad in _rows(db, "jobs", "id, mark, payload", _sound_job):
+def _carry_jobs(db: sqlite3.Connection, new: Store, salvaged: Salvaged, *, after: int = 0) -> None:
+    for good, bad in _rows(db, "jobs", "id, mark, payload", _sound_job, salvaged, after=after):
         salvaged.jobs += new.add_raw("jobs", good)
         salvaged.damaged += new.add_raw(_DAMAGED, [(row[0], time.time(), row[1], row[2]) for row in bad])
         salvaged.bytes += sum(len(row[2]) for row in good)
@@ -197,7 +198,7 @@ def _carry_jobs(db: sqlite3.Connection, new: Store, salvaged: Salvaged) -> None:
 
 def _carry_letters(db: sqlite3.Connection, new: Store, salvaged: Salvaged) -> None:
     columns = "id, jid, reason, attempts, payload, at, crc"
-    for good, bad in _rows(db, "dead", columns, lambda row: sound_letter(row) is not None):
+    for good, bad in _rows(db, "dead", columns, lambda row: sound_letter(row) is not None, salvaged):
         salvaged.dead += new.add_raw("dead", [(*row[:4], row[5], row[6], row[4]) for row in good])
         salvaged.damaged += new.add_raw(_DAMAGED, [(row[0], time.time(), None, row[4]) for row in bad])
         salvaged.bytes += sum(len(row[4]) for row in good)
@@ -210,12 +211,12 @@ def _sound_attempts(row: _Raw) -> bool:
 
 
 def _carry_small(db: sqlite3.Connection, new: Store, salvaged: Salvaged) -> None:
-    for good, _ in _rows(db, "attempts", "id, attempts, crc", _sound_attempts):
+    for good, _ in _rows(db, "attempts", "id, attempts, crc", _sound_attempts, salvaged):
         new.add_raw("attempts", good)
-    for good, _ in _rows(db, "requeue", "id", lambda row: 0 < row[0] <= salvaged.last_id):
+    for good, _ in _rows(db, "requeue", "id", lambda row: 0 < row[0] <= salvaged.last_id, salvaged):
         new.add_raw("requeue", good)
     columns = "number, id, found, mark, payload"
-    for good, _ in _rows(db, "damaged", columns, lambda row: isinstance(row[2], float), key="number"):
+    for good, _ in _rows(db, "damaged", columns, lambda row: isinstance(row[2], float), salvaged, key="number"):
         salvaged.damaged_before += new.add_raw(_DAMAGED, [row[1:] for row in good])
     try:
         upstream = read_setting(db, "upstream")

@@ -210,6 +210,10 @@ class Store:
             self.db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows)  # noqa: S608 - no input
         return self.db.total_changes - before
 
+    def drop_buried(self) -> int:
+        """Deletes the jobs that are dead letters as well, without counting them; returns how many."""
+        return self.db.execute("DELETE FROM jobs WHERE id IN (SELECT id FROM dead)").rowcount
+
     def highest_id(self) -> int:
         """The highest id that was ever used, also where the row of counts should not know it."""
         stored = max(self._one("SELECT max(id) FROM jobs"), self._one("SELECT max(id) FROM dead"))

@@ -3,13 +3,15 @@
 A frame's checksum goes on from that of the frame before it. SQLite stops at the first frame that doesn't fit and
 forgets the rest, which is right for a torn write at the end and wrong for a flipped bit in the middle. But each frame
 also stores its checksum, so a frame behind a broken one can still be proven: with the broken one's stored checksum as
-the start. Such a frame means that the broken one was once whole.
+the start. Such a frame means that the broken one was once whole, or, within the last commit, that the power failed
+before all of its frames were on the medium: they get there in any order until the commit was synced.
 """
 
 from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 HEADER = struct.Struct(">8I")
@@ -32,6 +34,8 @@ class Scan:
         frames: to be kept of the file, up to the last commit among the whole ones.
         broken: of `frames`, those that are not whole.
         header_broken: the header isn't whole, though frames are.
+        whole: of each frame of the file, whether it is.
+        unsynced: what is broken is within the last commit, which may never have been acknowledged.
     """
 
     sound: int = 0
@@ -39,6 +43,8 @@ class Scan:
     frames: int = 0
     broken: int = 0
     header_broken: bool = False
+    unsynced: bool = False
+    whole: tuple[bool, ...] = ()
 
     @property
     def damage(self) -> str | None:
@@ -46,7 +52,8 @@ class Scan:
         if not self.behind and not self.header_broken:
             return None
         what = "header" if self.header_broken else f"frame {self.sound + 1}"
-        return f"{what} of the write-ahead log is broken, with {self.behind + self.sound} whole ones around it"
+        where = "within its last commit" if self.unsynced else f"with {self.behind + self.sound} whole ones around it"
+        return f"{what} of the write-ahead log is broken, {where}"
 
 
 def checksum(data: bytes | memoryview, start: tuple[int, int], *, big: bool) -> tuple[int, int]:
@@ -111,17 +118,24 @@ def scan(content: bytes, page_size: int = 4096) -> Scan:
         whole.append(said[2:4] == salts and start is not None and frames.sums(number, start) == said[4:6])
         start = said[4:6]
     sound = whole.index(False) if False in whole else len(whole)
-    behind = sum(whole[sound:])
-    kept = max((number + 1 for number, said in enumerate(frames.said) if whole[number] and said[1]), default=0)
+    commits = [number for number, said in enumerate(frames.said) if whole[number] and said[1]]
+    kept = commits[-1] + 1 if commits else 0
+    behind = sum(whole[sound:kept])  # behind the last commit stands what was given up, from a transaction that failed
     header_broken = bool(behind) and _read(content, page_size)[2] is None
-    return Scan(sound, behind, kept, whole[:kept].count(False), header_broken)
+    unsynced = bool(behind) and not header_broken and not any(sound < number < kept - 1 for number in commits)
+    return Scan(sound, behind, kept, whole[:kept].count(False), header_broken, unsynced, tuple(whole))
 
 
-def resealed(content: bytes, page_size: int = 4096) -> bytes:
-    """The same WAL with all frames up to the last whole commit made to fit together again, broken ones as they are.
+def resealed(content: bytes, page_size: int = 4096, *, broken: bool = True) -> bytes:
+    """The same WAL with all frames up to the last whole commit made to fit together again.
 
     What a broken frame holds is not to be trusted: the rows have seals of their own, and the database is built anew
-    from it. A frame that names an impossible page becomes a copy of the next one that doesn't.
+    from it.
+
+    Args:
+        broken: keep broken frames as they are, but for those of another generation (one flipped bit leaves one of the
+            two salts) and those that name an impossible page. One that isn't kept becomes a copy of the next one that
+            is: what its page held before is read instead.
     """
     found = scan(content, page_size)
     if not found.frames:
@@ -135,8 +149,11 @@ def resealed(content: bytes, page_size: int = 4096) -> bytes:
     head = struct.pack(">6I", magic, FORMAT, frames.page_size, number, *salts)
     sums = checksum(head, (0, 0), big=big)
     result = [head + struct.pack(">2I", *sums)]
+    usable: Sequence[bool] = found.whole[: found.frames]
+    if broken:
+        usable = [0 < page <= largest and (one == salts[0] or two == salts[1]) for page, _, one, two, *_ in kept]
     for here in range(found.frames):
-        source = next(number for number in range(here, found.frames) if 0 < kept[number][0] <= largest)
+        source = usable.index(True, here)
         offset = frames.offset(source)
         start, page = content[offset : offset + 8], content[offset + FRAME.size : frames.offset(source + 1)]
         sums = checksum(page, checksum(start, sums, big=big), big=big)

@@ -15,6 +15,15 @@ _HEAD = struct.Struct("<cHQI")
 SECTOR = 512
 
 
+def note_files(record: Path, directory: Path) -> None:
+    """Adds to a record what the files hold: a process can be killed between a call and the note of it."""
+    with record.open("ab") as file:
+        for path in filter(Path.is_file, directory.iterdir()):
+            name, data = str(path).encode(), path.read_bytes()
+            file.write(_HEAD.pack(b"t", len(name), len(data), 0) + name)
+            file.write(_HEAD.pack(b"w", len(name), 0, len(data)) + name + data)
+
+
 @dataclass
 class _File:
     safe: bytearray = field(default_factory=bytearray)

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.journal.conftest import Scenario
-from tests.journal.recorded import Medium
+from tests.journal.recorded import Medium, note_files
 from tests.journal.running import appended, everything, number_of, payload, running
 from tests.journal.test_damage import flip
 
@@ -62,6 +62,8 @@ def run_for(scenario: Scenario, directory: Path, *, seconds: float, record: bool
             time.sleep(0.01)
         time.sleep(seconds)
         process.kill()
+    if record:
+        note_files(scenario.record, directory)
 
 
 @pytest.mark.slow
