@@ -192,7 +192,7 @@ class Apart:
 
     def _read_back(self, row: Row, group: _Group) -> Entry:
         trouble = Trouble(apart=True, tries=row.attempts, counted_at=group.counted_at, delivered=group.delivered)
-        return entry_of(row, self.nobody, trouble)
+        return entry_of(row, jid_of(row.payload), self.nobody, trouble)
 
 
 class _Jid(msgspec.Struct):
@@ -211,9 +211,9 @@ def jid_of(payload: bytes) -> str:
     return _jid.decode(payload).jid
 
 
-def entry_of(row: Row, epoch: Epoch, trouble: Trouble | None = None) -> Entry:
+def entry_of(row: Row, jid: str, epoch: Epoch, trouble: Trouble | None = None) -> Entry:
     """A stored job that was read back."""
-    return Entry(row.id, row.payload, jid_of(row.payload), epoch, stored=True, trouble=trouble)
+    return Entry(row.id, row.payload, jid, epoch, 0.0, None, True, False, False, False, trouble)
 
 
 def _size(group: _Group) -> int:

@@ -35,8 +35,9 @@ class Backlog:
     """Pages jobs between the journal and the batcher.
 
     Args:
-        room: bytes of memory that jobs may take before new ones stay in the journal only.
-        in_flight: tells how many bytes of them are on their way.
+        room: bytes of memory that waiting jobs may take before new ones stay in the journal only; half as much again
+            with those that are on their way.
+        in_flight: tells how many bytes those take.
         arrived: called after jobs were read back into the batcher.
         missing: called with the number of jobs that could not be read back (set aside as damaged by the journal).
         apart: takes jobs of an earlier run that were tried already: they wait apart.
@@ -81,7 +82,7 @@ class Backlog:
             return False  # they were parked while the cursor passed them
         if not self.jobs:
             size = sum([len(entry.payload) for entry in entries]) + len(entries) * ENTRY_OVERHEAD
-            if not self._coming and self._memory + size < self._room:
+            if not self._coming and self._has_room(size):
                 return False
             self._cursor = entries[0].id - 1
             self._listed, self._promoted = IdRanges(), {}
@@ -143,15 +144,15 @@ class Backlog:
                 self._work = trio.Event()
                 await self._work.wait()
 
-    @property
-    def _memory(self) -> int:
-        return self._batcher.memory + self._in_flight()
+    def _has_room(self, size: int = 0) -> bool:
+        waiting = self._batcher.memory + size
+        return waiting < self._room and waiting + self._in_flight() < self._room * 3 // 2
 
     def _low(self) -> bool:
-        return self._memory < self._room // 2
+        return self._has_room(self._room // 2)
 
     def _may_fetch_ahead(self) -> bool:
-        return bool(self._wanted) and self._memory < self._room
+        return bool(self._wanted) and self._has_room()
 
     async def _fetch_ahead(self) -> None:
         epoch, wanted = self._wanted[0]
@@ -164,7 +165,7 @@ class Backlog:
         looked = len(ids) - len(left)
         if epoch is not self._orphans:
             self._coming -= looked
-        self._batcher.offer_urgent([entry_of(row, epoch) for row in rows])
+        self._batcher.offer_urgent([entry_of(row, jid, epoch) for row, jid in rows])
         self._count_missing(epoch, looked - len(rows))
         self._arrived()
         await self._put_aside(odd)
@@ -181,17 +182,17 @@ class Backlog:
         self.jobs -= unread
         entries: list[Entry] = []
         tried: list[Row] = []
-        for row in rows:
+        for row, jid in rows:
             if row.id <= self._orphans_to:
                 self._orphans_left -= 1
                 self.jobs -= 1
                 if row.attempts:
                     tried.append(row)
                 else:
-                    entries.append(entry_of(row, self._orphans))
+                    entries.append(entry_of(row, jid, self._orphans))
             elif row.origin not in self._promoted and includes(listed, row.id):
                 unread -= 1
-                entries.append(entry_of(row, self._adopted(row, epochs, missing)))
+                entries.append(entry_of(row, jid, self._adopted(row, epochs, missing)))
         self._settle_missing(unread, epochs, missing)
         if not found or last > self._orphans_to:
             self._count_missing(self._orphans, self._orphans_left)
@@ -245,15 +246,13 @@ class Backlog:
             epoch.settle(jobs)
 
 
-def _sendable(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
-    """The rows that are jobs, and the ids of those that aren't, whoever wrote them."""
-    good: list[Row] = []
+def _sendable(rows: Sequence[Row]) -> tuple[list[tuple[Row, str]], list[int]]:
+    """The rows that are jobs, with their jids, and the ids of those that aren't, whoever wrote them."""
+    good: list[tuple[Row, str]] = []
     odd: list[int] = []
     for row in rows:
         try:
-            jid_of(row.payload)
+            good.append((row, jid_of(row.payload)))
         except (msgspec.DecodeError, UnicodeError):
             odd.append(row.id)
-        else:
-            good.append(row)
     return good, odd

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -25,6 +26,7 @@ from sidecar.protocol.replies import OK, error_text
 SETTLE_BUFFER = 1_000
 """Jobs whose deletion from the journal may be under way: while it is full the link sends nothing more. Together with
 what is in flight it bounds what a crash can send twice."""
+_OVER: Final = int(Place.OVER)
 
 log = get_logger()
 
@@ -210,22 +212,18 @@ class Settlement:
         released: Sequence[Entry] = (),
     ) -> None:
         """Let go of jobs, and then call those who wait: with a reply, or for their epochs."""
-        stored: list[int] = []
-        unstored = 0
-        for entry in ended:
-            entry.place = Place.OVER
-            if entry.stored:
-                stored.append(entry.id)
-            else:
-                unstored += len(entry.payload) + ENTRY_OVERHEAD
+        stored = [entry.id for entry in ended if entry.stored]
         if stored and self._journal is not None:
             self._deleting += len(stored)
             self._journal.settle(stored, partial(self._deleted, len(stored)))
+        if dead or len(stored) < len(ended):
+            unstored = [len(entry.payload) for entry in (*ended, *dead) if not entry.stored]
+            self.unstored_memory -= sum(unstored) + len(unstored) * ENTRY_OVERHEAD
+        over = _OVER
+        for entry in ended:
+            entry.place = over
         for entry in dead:
-            entry.place = Place.OVER
-            if not entry.stored:
-                unstored += len(entry.payload) + ENTRY_OVERHEAD
-        self.unstored_memory -= unstored
+            entry.place = over
         self.unsettled -= len(ended) + len(dead)
         if self._apart.jobs:
             self._apart.gone(ended)
@@ -233,8 +231,7 @@ class Settlement:
         for entry, reply in told:
             assert entry.verdict is not None
             entry.verdict(reply)
-        for entry in ended:
-            entry.epoch.settle()
+        _settle_epochs(ended)
         for entry in (*dead, *released):
             entry.epoch.settle()
         for entry in released:
@@ -246,6 +243,19 @@ class Settlement:
         self._deleting -= jobs
         if was_full and not self.buffer_full:
             self._room()
+
+
+def _settle_epochs(entries: Sequence[Entry]) -> None:
+    """Settle jobs of their epochs; a call for each stretch of one epoch."""
+    if not entries:
+        return
+    epoch, jobs = entries[0].epoch, 0
+    for entry in entries:
+        if entry.epoch is not epoch:
+            epoch.settle(jobs)
+            epoch, jobs = entry.epoch, 0
+        jobs += 1
+    epoch.settle(jobs)
 
 
 def _words(reply: bytes) -> str:

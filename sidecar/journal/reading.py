@@ -12,6 +12,9 @@ from sidecar.journal import blobs, schema
 from sidecar.journal.connection import Damaged
 from sidecar.journal.seal import DeadLetter, Row, opened, seal_attempts, seal_letter, seal_text
 
+LAST = 1 << 62
+"""Above every id."""
+
 
 class Counts(msgspec.Struct, frozen=True, gc=False):
     """What the journal holds, by its own row of counts."""
@@ -52,18 +55,7 @@ def page(db: sqlite3.Connection, after: int, limit: int, max_bytes: int) -> tupl
     Raises:
         Damaged: more than a row here and there is wrong.
     """
-    numbers, last = _reach(db, schema.PAGE_SIZES, (after, limit), max_bytes)
-    if not numbers:
-        return [], [], after
-    if numbers[0] <= after or numbers != sorted(set(numbers)):
-        raise Damaged("its jobs are out of order")
-    if last == numbers[0]:
-        rows, bad = _one_by_one(db, [last])
-    else:
-        rows, bad = _cut(db, db.execute(schema.PAGE, (after, last)).fetchall()[0])
-    if len(rows) + len(bad) != bisect_right(numbers, last):
-        raise Damaged("its jobs can't be found again")
-    return rows, bad, last
+    return _page(db, after, LAST, limit, max_bytes)
 
 
 def chosen(db: sqlite3.Connection, ids: Sequence[int], max_bytes: int) -> tuple[list[Row], list[int], int]:
@@ -75,13 +67,30 @@ def chosen(db: sqlite3.Connection, ids: Sequence[int], max_bytes: int) -> tuple[
     Returns:
         the sound ones, the ids of the damaged ones, and how many of `ids` were looked at.
     """
-    numbers, last = _reach(db, schema.CHOSEN_SIZES, (str(list(ids)),), max_bytes)
-    looked = len(ids) if not numbers or last == numbers[-1] else bisect_right(ids, last)
-    if numbers and last == numbers[0]:
-        rows, bad = _one_by_one(db, [last])
-    else:
-        rows, bad = _cut(db, db.execute(schema.CHOSEN, (str(list(ids[:looked])),)).fetchall()[0])
-    return rows, bad, looked
+    if ids[-1] - ids[0] == len(ids) - 1:  # neighbours, as nearly always
+        rows, bad, last = _page(db, ids[0] - 1, ids[-1], len(ids), max_bytes)
+        return rows, bad, bisect_right(ids, last) if rows or bad else len(ids)
+    listed, looked = str(list(ids)), len(ids)
+    count, size, last = db.execute(schema.CHOSEN_REACH, (listed, looked)).fetchall()[0]
+    if size > max_bytes:
+        count, last = _cut_off(db, schema.CHOSEN_SIZES, (listed, looked), max_bytes)
+        looked = bisect_right(ids, last)
+        listed = str(list(ids[:looked]))
+    if count == 1:
+        return *_one_by_one(db, [last]), looked
+    return *_cut(db, db.execute(schema.CHOSEN, (listed,)).fetchall()[0], count), looked
+
+
+def _page(db: sqlite3.Connection, after: int, to: int, limit: int, max_bytes: int) -> tuple[list[Row], list[int], int]:
+    """See `page`; no id above `to`."""
+    count, size, last = db.execute(schema.PAGE_REACH, (after, to, limit)).fetchall()[0]
+    if not count:
+        return [], [], after
+    if size > max_bytes:
+        count, last = _cut_off(db, schema.PAGE_SIZES, (after, to, limit), max_bytes)
+    if count == 1:
+        return *_one_by_one(db, [last]), last
+    return *_cut(db, db.execute(schema.PAGE, (after, last)).fetchall()[0], count, after), last
 
 
 def cut_by_bytes(sizes: Iterable[tuple[int, int]], max_bytes: int) -> list[tuple[int, int]]:
@@ -96,13 +105,10 @@ def cut_by_bytes(sizes: Iterable[tuple[int, int]], max_bytes: int) -> list[tuple
     return kept
 
 
-def _reach(db: sqlite3.Connection, sql: str, parameters: Sequence[object], max_bytes: int) -> tuple[list[int], int]:
-    """The ids that a page could have, and the last of them that it has room for; their payloads are not loaded."""
-    ids, sizes = db.execute(sql, parameters).fetchall()[0]
-    if ids is None:
-        return [], 0
-    found = _numbers(ids)
-    return found, cut_by_bytes(zip(found, _numbers(sizes), strict=False), max_bytes)[-1][0]
+def _cut_off(db: sqlite3.Connection, sql: str, parameters: Sequence[object], max_bytes: int) -> tuple[int, int]:
+    """How many of the jobs that a query finds there is room for, and the last of them; their payloads aren't loaded."""
+    kept = cut_by_bytes(db.execute(sql, parameters).fetchall(), max_bytes)
+    return len(kept), kept[-1][0]
 
 
 def numbers(db: sqlite3.Connection, sql: str, parameters: Sequence[object]) -> list[int]:
@@ -111,12 +117,20 @@ def numbers(db: sqlite3.Connection, sql: str, parameters: Sequence[object]) -> l
     return [] if joined is None else _numbers(joined)
 
 
-def _cut(db: sqlite3.Connection, joined: tuple[str | None, str, str, str, bytes, str]) -> tuple[list[Row], list[int]]:
-    if joined[0] is None:
+def _cut(
+    db: sqlite3.Connection, joined: tuple[str | None, str, str, str, bytes, str], count: int, after: int = 0
+) -> tuple[list[Row], list[int]]:
+    """The rows of a page that is to have `count` of them, all above `after`."""
+    numbers = [] if joined[0] is None else _numbers(joined[0])
+    if len(numbers) != count:
+        raise Damaged("its jobs can't be found again")
+    if not numbers:
         return [], []
+    if numbers[0] <= after or numbers != sorted(set(numbers)):
+        raise Damaged("its jobs are out of order")
     if None in joined:
-        return _one_by_one(db, _numbers(joined[0]))
-    numbers, marks, sizes = _numbers(joined[0]), _numbers(joined[1]), _numbers(joined[2])
+        return _one_by_one(db, numbers)
+    marks, sizes = _numbers(joined[1]), _numbers(joined[2])
     marked = bytes.fromhex(joined[3])
     if not len(numbers) == len(marks) == len(sizes) or sum(sizes) != len(joined[4]) or sum(marks) != len(marked):
         return _one_by_one(db, numbers)  # a damaged row has a NULL where a value was

@@ -95,15 +95,11 @@ SELECT counts.jobs + (SELECT count(*) FROM jobs AS job WHERE job.id > counts.las
 # A page is read in two steps of the virtual machine, however many rows it has: first how far it reaches, then all of
 # it, joined. The rows go into the aggregates in the order of the subquery; the ids that come along prove it. Marks are
 # joined as hexadecimal digits: before 3.34, about, `group_concat` ends at the first zero byte.
-PAGE_SIZES = """
-SELECT group_concat(id), group_concat(size) FROM (
-    SELECT id, ifnull(length(mark) + length(payload), 0) AS size FROM jobs WHERE id > ? ORDER BY id LIMIT ?)
-"""
-CHOSEN_SIZES = """
-SELECT group_concat(id), group_concat(size) FROM (
-    SELECT id, ifnull(length(mark) + length(payload), 0) AS size FROM jobs
-    WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id)
-"""
+_SIZES = "SELECT id, ifnull(length(mark) + length(payload), 0) AS size FROM jobs WHERE {which} ORDER BY id LIMIT ?"
+_RANGE, _LISTED = "id > ? AND id <= ?", "id IN (SELECT value FROM json_each(?))"
+PAGE_SIZES, CHOSEN_SIZES = _SIZES.format(which=_RANGE), _SIZES.format(which=_LISTED)
+PAGE_REACH = f"SELECT count(*), total(size), max(id) FROM ({PAGE_SIZES})"  # noqa: S608
+CHOSEN_REACH = f"SELECT count(*), total(size), max(id) FROM ({CHOSEN_SIZES})"  # noqa: S608
 FLAGGED = "SELECT count(*) FROM requeue JOIN dead ON dead.id = requeue.id"
 FLAGGED_SIZES = """
 SELECT requeue.id, ifnull(length(payload), 0) FROM requeue LEFT JOIN dead ON dead.id = requeue.id
@@ -116,10 +112,10 @@ SELECT group_concat(id), group_concat(length(mark)), group_concat(length(payload
     group_concat(tries) FROM (
     SELECT job.id AS id, CAST(job.mark AS BLOB) AS mark, CAST(job.payload AS BLOB) AS payload,
         {tries} AS tries
-    FROM {source} LEFT JOIN attempts AS note ON note.id = job.id ORDER BY job.id)
+    FROM (SELECT * FROM jobs WHERE {which}) AS job LEFT JOIN attempts AS note ON note.id = job.id ORDER BY job.id)
 """
-PAGE = _JOINED.format(tries=_TRIES, source="(SELECT * FROM jobs WHERE id > ? AND id <= ?) AS job")
-CHOSEN = _JOINED.format(tries=_TRIES, source="(SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))) AS job")
+PAGE = _JOINED.format(tries=_TRIES, which=_RANGE)
+CHOSEN = _JOINED.format(tries=_TRIES, which=_LISTED)
 ONE = f"""
 SELECT job.mark, typeof(job.payload) = 'blob', {_TRIES}
 FROM jobs AS job LEFT JOIN attempts AS note ON note.id = job.id WHERE job.id = ?

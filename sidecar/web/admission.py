@@ -184,7 +184,8 @@ def _job(element: bytes, stamp: bytes) -> tuple[str, Job]:
         raise Unfit(f"the job is nested deeper than {MAX_DEPTH} levels") from None
     except _BAD_JSON:
         raise Unfit('a job must be an object such as {"type": "Add", "args": {"a": 1, "b": 2}}') from None
-    args = fields.pop("args", None)
+    given = fields.pop("args", None)
+    args = bytes(given) if given is not None and len(given) <= LARGE else given
     rest = {key: bytes(value) for key, value in fields.items()}
     jobtype = _pop_type(rest)
     if args is None:
@@ -321,9 +322,11 @@ def _own_jid(fields: Mapping[str, bytes]) -> str | None:
 
 def _one_line(value: bytes) -> bytes:
     """JSON without line breaks: in valid JSON they stand between tokens only."""
-    if len(value) > LARGE and _BREAK.search(value) is None:
-        return value  # not even copied
-    return bytes(value).replace(b"\r", b" ").replace(b"\n", b" ")
+    if len(value) > LARGE:
+        if _BREAK.search(value) is None:
+            return value  # not even copied
+        value = bytes(value)
+    return value.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
 def _quoted(text: str) -> str:
