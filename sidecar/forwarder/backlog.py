@@ -35,9 +35,8 @@ class Backlog:
     """Pages jobs between the journal and the batcher.
 
     Args:
-        room: bytes of memory that waiting jobs may take before new ones stay in the journal only; half as much again
-            with those that are on their way.
-        in_flight: tells how many bytes those take.
+        room: bytes of memory that jobs may take, waiting and on their way, before new ones stay in the journal only.
+        in_flight: tells how many bytes are on their way.
         arrived: called after jobs were read back into the batcher.
         missing: called with the number of jobs that could not be read back (set aside as damaged by the journal).
         apart: takes jobs of an earlier run that were tried already: they wait apart.
@@ -145,8 +144,7 @@ class Backlog:
                 await self._work.wait()
 
     def _has_room(self, size: int = 0) -> bool:
-        waiting = self._batcher.memory + size
-        return waiting < self._room and waiting + self._in_flight() < self._room * 3 // 2
+        return self._batcher.memory + self._in_flight() + size < self._room
 
     def _low(self) -> bool:
         return self._has_room(self._room // 2)
