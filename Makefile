@@ -7,8 +7,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
-SOURCE := sidecar tests
+SOURCE := sidecar bench tests
 
+# Another commit of this repository: `make bench BESIDE=HEAD~3` measures both in turn.
+BESIDE :=
 # Further arguments: `make demo ARGS='--rtt 100ms'`, `make test ARGS='-k tunnel'`.
 ARGS :=
 # Kills of `make kill-test`; minutes of `make soak`.
@@ -25,8 +27,8 @@ help: ## list what there is
 demo: $(READY) ## the main job in half a minute: producers, a simulated WAN, a worker, before and after
 	@$(BIN)/python -m sidecar demo $(ARGS)
 
-bench: $(READY) ## everything side by side, with figures: some 15 minutes; ARGS=--quick: a minute
-	@$(BIN)/python -m sidecar bench $(ARGS)
+bench: $(DEV) ## everything side by side, some 15 minutes (ARGS=--quick: one); BESIDE=REV: this beside another commit
+	@$(BIN)/python -m bench $(if $(BESIDE),--beside $(BESIDE)) $(ARGS)
 
 check: lint fast-test ## formatting, lint, types and the fast tests: under two minutes
 

@@ -40,7 +40,6 @@ COMMANDS: Final[dict[str, Entry]] = {
     "run": Entry("sidecar.cli.run", "A sidecar on a free port around one command: run -- COMMAND...", finishes=True),
     "check": Entry("sidecar.cli.check", "Settings, upstream, journal and ports, with advice; changes nothing."),
     "demo": Entry("sidecar.cli.demo", "The main job in half a minute, with nothing but Python."),
-    "bench": Entry("sidecar.cli.bench", "Everything side by side: direct, local, the sidecar in its modes; figures."),
     "journal": Entry("sidecar.cli.journal", "Look into the journal; its dead letters; export, verify, send."),
     "healthcheck": Entry("sidecar.cli.healthcheck", "Whether a running sidecar is well, for images without curl."),
 }

@@ -1,4 +1,4 @@
-"""`faktory-sidecar bench` as a command, on the embedded Faktory and the simulated WAN."""
+"""`python -m bench` as a command, on the embedded Faktory and the simulated WAN."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
-from sidecar.cli.bench import RoundTrips
-from tests.cli.command_line import sidecar
+from bench.__main__ import RoundTrips
+from tests.bench.benchmark import bench
 
 pytestmark = pytest.mark.slow  # each starts processes of its own
 
@@ -34,20 +34,20 @@ def test_what_is_no_list_of_round_trips_is_refused(text: str) -> None:
 
 
 def test_rows_are_listed_and_unknown_ones_refused() -> None:
-    listed = sidecar("bench", "--list")
+    listed = bench("--list")
     assert listed.returncode == 0
     assert "disk-pushb " in listed.stdout
-    wrong = sidecar("bench", "--rows", "disk-1,disk-one")
+    wrong = bench("--rows", "disk-1,disk-one")
     assert wrong.returncode == 2
     assert "'disk-one'" in wrong.stderr
 
 
 def test_somebodys_own_server_is_loaded_only_after_a_yes() -> None:
-    asked = sidecar("bench", "--upstream", "tcp://:secret@127.0.0.1:1")
+    asked = bench("--upstream", "tcp://:secret@127.0.0.1:1")
     assert asked.returncode != 0
     assert "[y/N]" in asked.stdout
     assert "secret" not in asked.stdout
-    gone = sidecar("bench", "--upstream", "tcp://:secret@127.0.0.1:1", "--yes")
+    gone = bench("--upstream", "tcp://:secret@127.0.0.1:1", "--yes")
     assert gone.returncode == 1
     assert "The benchmark stopped: tcp://:***@127.0.0.1:1" in gone.stdout
 
@@ -57,9 +57,9 @@ def test_one_command_measures_and_tells(tmp_path: Path) -> None:
     nothing = {"XDG_CACHE_HOME": str(tmp_path / "none"), "PATH": str(tmp_path / "none")}
     settings = {"FAKTORY_URL": "tcp://127.0.0.1:1", "SIDECAR_ACK": "nonsense"}
     work, file, plots = tmp_path / "work", tmp_path / "results.json", tmp_path / "plots"
-    command = ["bench", "--rows", "direct-1,memory-1,disk-pushb,link,sync", "--rtt", "0,5ms"]
+    command = ["--rows", "direct-1,memory-1,disk-pushb,link,sync", "--rtt", "0,5ms"]
     options = ["--rounds", "1", "--seconds", "0.1", "--dir", str(work), "--json", str(file), "--plots", str(plots)]
-    done = sidecar(*command, *options, environ=nothing | settings)
+    done = bench(*command, *options, environ=nothing | settings)
     assert done.returncode == 0, done.stderr
     assert "the embedded Faktory (in memory)" in done.stdout
     assert "links by the simulated WAN" in done.stdout

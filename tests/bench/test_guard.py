@@ -63,7 +63,7 @@ AT_MOST: dict[str, tuple[float, Callable[[Round], float]]] = {
 @pytest.mark.timeout(TIMEOUT + 60)
 def test_no_clear_regression(faktory_parts: None, toxiproxy_server: Toxiproxy, tmp_path: Path) -> None:
     file = tmp_path / "results.json"
-    command = [sys.executable, "-m", "sidecar", "bench", "--rows", ROWS, "--rtt", "50ms"]
+    command = [sys.executable, "-m", "bench", "--rows", ROWS, "--rtt", "50ms"]
     options = ["--rounds", str(ROUNDS), "--seconds", "1", "--json", str(file), "--dir", str(tmp_path)]
     done = subprocess.run(
         [*command, *options],

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.bench.children import BenchError, Child, Pool, python
-from sidecar.bench.load import first_due
-from sidecar.bench.orders import UNBOUNDED, Client, Order, Report
-from sidecar.bench.wire import Observer, WireError, round_trip
+from bench.children import BenchError, Child, Pool, python
+from bench.load import first_due
+from bench.orders import UNBOUNDED, Client, Order, Report
+from bench.wire import Observer, WireError, round_trip
 
 QUEUE = "bench-test"
 
@@ -18,7 +18,7 @@ QUEUE = "bench-test"
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     """An embedded Faktory in a process of its own."""
-    child = Child("the embedded Faktory", python("sidecar.bench.servers", "faktory"), tmp_path / "faktory.stderr")
+    child = Child("the embedded Faktory", python("bench.servers", "faktory"), tmp_path / "faktory.stderr")
     yield f"tcp://127.0.0.1:{int(child.read_line())}"
     child.stop()
 
@@ -103,7 +103,7 @@ def test_a_program_that_cant_connect_says_so_and_takes_the_next_order(url: str, 
 
 
 def test_the_bare_loop_is_a_server_that_pyfaktory_understands(pool: Pool, tmp_path: Path) -> None:
-    child = Child("bare", python("sidecar.bench.servers", "bare", str(tmp_path)), tmp_path / "bare.stderr")
+    child = Child("bare", python("bench.servers", "bare", str(tmp_path)), tmp_path / "bare.stderr")
     try:
         bare = f"tcp://127.0.0.1:{int(child.read_line())}"
         for _ in range(2):
@@ -114,7 +114,7 @@ def test_the_bare_loop_is_a_server_that_pyfaktory_understands(pool: Pool, tmp_pa
 
 def test_the_counting_forwarder_counts_what_it_forwards(url: str, pool: Pool, tmp_path: Path) -> None:
     port = url.rpartition(":")[2]
-    child = Child("count", python("sidecar.bench.servers", "count", "127.0.0.1", port), tmp_path / "count.stderr")
+    child = Child("count", python("bench.servers", "count", "127.0.0.1", port), tmp_path / "count.stderr")
     try:
         through = f"tcp://127.0.0.1:{int(child.read_line())}"
         carry_out(pool, Order("push", through, QUEUE, seconds=20, jobs=10, size=1000))
@@ -127,7 +127,7 @@ def test_the_counting_forwarder_counts_what_it_forwards(url: str, pool: Pool, tm
 
 
 def test_the_constant_server_answers(pool: Pool, tmp_path: Path) -> None:
-    child = Child("http", python("sidecar.bench.servers", "http"), tmp_path / "http.stderr")
+    child = Child("http", python("bench.servers", "http"), tmp_path / "http.stderr")
     try:
         constant = f"http://127.0.0.1:{int(child.read_line())}"
         report = carry_out(pool, Order("http", constant, QUEUE, seconds=20, jobs=7, path="/jobs"))

@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sidecar.bench.machine import describe
-from sidecar.bench.markdown import PARTS, page_with
-from sidecar.bench.measure import Measured
-from sidecar.bench.plots import Scale, write_plots
-from sidecar.bench.results import Results, cpu_per_million, write_json
-from sidecar.bench.rows import BY_NAME, ROWS, selected
-from sidecar.bench.targets import GOALS, Round, Verdict, verdicts
+from bench.machine import describe
+from bench.markdown import PARTS, page_with
+from bench.measure import Measured
+from bench.plots import Scale, write_plots
+from bench.results import Results, cpu_per_million, write_json
+from bench.rows import BY_NAME, ROWS, selected
+from bench.targets import GOALS, Round, Verdict, verdicts
 
 NEAR = 0.05
 

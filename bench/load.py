@@ -20,10 +20,10 @@ import msgspec
 from pyfaktory import Client, Job
 from pyfaktory import Producer as Pusher
 
-from sidecar.bench.httpload import HttpProducer
-from sidecar.bench.jobs import JOB_TYPE, arguments, payloads
-from sidecar.bench.orders import UNBOUNDED, Order, Ready, Report
-from sidecar.bench.wire import Wire
+from bench.httpload import HttpProducer
+from bench.jobs import JOB_TYPE, arguments, payloads
+from bench.orders import UNBOUNDED, Order, Ready, Report
+from bench.wire import Wire
 from sidecar.protocol.replies import OK, bulk
 
 RECORD = 200  # bytes appended before a sync: about a job

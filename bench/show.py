@@ -13,14 +13,14 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.bench.cost import CostSection
-from sidecar.bench.faktory import EMBEDDED
-from sidecar.bench.machine import Machine
-from sidecar.bench.measure import Measured
-from sidecar.bench.profile import Profiler
-from sidecar.bench.results import OURS, REPLY_TIMES, Results, cpu_per_million, median, speed
-from sidecar.bench.rows import ROWS, Kind, Row
-from sidecar.bench.targets import MIB, Verdict
+from bench.cost import CostSection
+from bench.faktory import EMBEDDED
+from bench.machine import Machine
+from bench.measure import Measured
+from bench.profile import Profiler
+from bench.results import OURS, REPLY_TIMES, Results, cpu_per_million, median, speed
+from bench.rows import ROWS, Kind, Row
+from bench.targets import MIB, Verdict
 
 HEADINGS: Final = (
     *("jobs/s", "delivered", "p50 ms", "p99 ms", "max ms", "CPU s/10⁶", "of all", "RSS MiB"),

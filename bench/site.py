@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from sidecar.bench.children import BenchError, Child, Pool, Program, python
-from sidecar.bench.clients import Foreign
-from sidecar.bench.faktory import LocalFaktory
-from sidecar.bench.links import links
-from sidecar.bench.orders import Client
-from sidecar.bench.rows import Way
-from sidecar.bench.running import RunningSidecar
-from sidecar.bench.usage import family
-from sidecar.bench.wire import Observer, round_trip
+from bench.children import BenchError, Child, Pool, Program, python
+from bench.clients import Foreign
+from bench.faktory import LocalFaktory
+from bench.links import links
+from bench.orders import Client
+from bench.rows import Way
+from bench.running import RunningSidecar
+from bench.usage import family
+from bench.wire import Observer, round_trip
 from sidecar.config.parsing import upstream as parse_url
 
 MODES: Final[Mapping[Way, Mapping[str, str]]] = {
@@ -143,11 +143,11 @@ class Site:
         return running
 
     def start_sidecar(
-        self, name: str, upstream: str, settings: Mapping[str, str], *, link: bool = True
+        self, name: str, upstream: str, settings: Mapping[str, str], *, link: bool = True, tree: Path | None = None
     ) -> RunningSidecar:
-        """A sidecar that the caller ends."""
+        """A sidecar that the caller ends; of this checkout, or of another one's `tree`."""
         directory = self.directory / f"{name}-{secrets.token_hex(3)}"
-        return RunningSidecar(f"the sidecar ({name})", upstream, directory, settings, link=link)
+        return RunningSidecar(f"the sidecar ({name})", upstream, directory, settings, link=link, tree=tree)
 
     def end_sidecars(self) -> None:
         """Ends the sidecars of `sidecar`."""
@@ -187,7 +187,7 @@ class Site:
         if way not in self._small:
             command = ("bare", str(self.directory)) if way is Way.BARE else ("http",)
             errors = self.directory / f"{command[0]}.stderr"
-            child = Child(f"the {way} server", python("sidecar.bench.servers", *command), errors)
+            child = Child(f"the {way} server", python("bench.servers", *command), errors)
             self._small[way] = child, int(child.read_line())
         return self._small[way][1]
 

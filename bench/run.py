@@ -13,19 +13,18 @@ from typing import Final
 
 from rich.console import Console
 
-from sidecar.bench.children import BenchError
-from sidecar.bench.cost import CostMeter, CostSection
-from sidecar.bench.machine import Machine, describe, state_directory
-from sidecar.bench.measure import Measured, Meter
-from sidecar.bench.plots import write_plots
-from sidecar.bench.profile import Profiler
-from sidecar.bench.results import Results, write_json
-from sidecar.bench.rows import Row
-from sidecar.bench.show import Display
-from sidecar.bench.site import Site
-from sidecar.bench.targets import NEAR, verdicts
-from sidecar.bench.usage import available
-from sidecar.bench.wire import WireError
+from bench.children import BenchError
+from bench.cost import CostMeter, CostSection
+from bench.machine import Machine, describe, state_directory
+from bench.measure import Measured, Meter
+from bench.plots import write_plots
+from bench.profile import Profiler
+from bench.results import Results, write_json
+from bench.rows import Row
+from bench.show import Display
+from bench.site import Site
+from bench.targets import NEAR, verdicts
+from bench.wire import WireError
 
 INTERRUPTED: Final = 130  # exit code, as shells have it
 
@@ -163,9 +162,6 @@ def _measure_one(run: _Run, meter: Meter, row: Row, rtt: float, into: dict[tuple
 
 
 def _measure_cost(run: _Run, site: Site) -> None:
-    if not available():
-        run.problems.append("no cost: this system has no /proc")
-        return
     with run.display.progress(CostMeter.STEPS) as step:
         try:
             run.cost = CostMeter(site, run.plan.main, step).measure()

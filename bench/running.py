@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar.bench.children import BenchError, Child, python
+from bench.children import BenchError, Child, python
 
 START_PATIENCE: Final = 15.0  # seconds until it must listen and have its link
 STOP_PATIENCE: Final = 30.0  # seconds for its drain
@@ -28,10 +28,18 @@ class RunningSidecar:
         directory: for its journal and its log; made.
         settings: over the defaults.
         link: wait for its link; False where its Faktory can't be reached yet.
+        tree: the checkout whose sidecar it is; None: this one.
     """
 
     def __init__(
-        self, name: str, upstream: str, directory: Path, settings: Mapping[str, str], *, link: bool = True
+        self,
+        name: str,
+        upstream: str,
+        directory: Path,
+        settings: Mapping[str, str],
+        *,
+        link: bool = True,
+        tree: Path | None = None,
     ) -> None:
         self.name = name
         directory.mkdir(parents=True, exist_ok=True)
@@ -41,6 +49,8 @@ class RunningSidecar:
             "SIDECAR_JOURNAL_DIR": str(directory / "journal"),
             **settings,
         }
+        if tree is not None:
+            environment["PYTHONPATH"] = str(tree)
         began = time.monotonic()
         self._child = Child(name, python("sidecar", "serve"), directory / "log", environment)
         self.url = self._wait_for("producers", r"FAKTORY_URL=(\S+?),")

@@ -8,12 +8,12 @@ from typing import Final
 
 import msgspec
 
-from sidecar.bench.children import BenchError, Program
-from sidecar.bench.orders import UNBOUNDED, Order, Report
-from sidecar.bench.profile import Profiler
-from sidecar.bench.rows import Kind, Row
-from sidecar.bench.site import Site, Target
-from sidecar.bench.usage import Usage, exact_cpu, machine_cpu, usage
+from bench.children import BenchError, Program
+from bench.orders import UNBOUNDED, Order, Report
+from bench.profile import Profiler
+from bench.rows import Kind, Row
+from bench.site import Site, Target
+from bench.usage import Usage, exact_cpu, machine_cpu, usage
 
 BULK_JOBS: Final = 40_000  # of a bulk row for each second that a row is to take: about what a Faktory takes
 LOOK_EVERY: Final = 0.01  # seconds between two looks at the queue while the last jobs arrive
@@ -197,6 +197,8 @@ class Meter:
             "load": [program.child.pid for program in programs],
         }
         used = {name: usage(pids) for name, pids in parts.items()}
+        if target.pid:
+            used["sidecar"] = msgspec.structs.replace(used["sidecar"], cpu=exact_cpu(target.pid))
         ours = sum(one.cpu for one in used.values()) + time.process_time()
         return used | {"others": Usage(machine_cpu() - ours, 0, 0)}
 
@@ -219,7 +221,7 @@ def _summed(
         _quantile(replies, 0.5),
         _quantile(replies, 0.99),
         _quantile(replies, 1.0),
-        cpu={name: round(after[name].cpu - before[name].cpu, 3) for name in after},
+        cpu={name: round(after[name].cpu - before[name].cpu, 6) for name in after},
         written=after["sidecar"].written - before["sidecar"].written,
         rss=after["sidecar"].rss,
         wrong=arrived[1],

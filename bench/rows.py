@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.bench.orders import UNBOUNDED, Client, Task
+from bench.orders import UNBOUNDED, Client, Task
 
 
 class Way(enum.StrEnum):

@@ -1,17 +1,21 @@
-"""`faktory-sidecar bench`: everything side by side."""
+"""`python -m bench`, from a checkout: everything side by side, or this checkout beside another commit."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
+from rich.console import Console
 
+from bench.beside import BESIDE_ROWS, run_beside
+from bench.rows import ROWS, Row, selected
+from bench.run import Plan, run_bench
 from sidecar.cli.demo import RoundTrip
-
-if TYPE_CHECKING:
-    from sidecar.bench.rows import Row
+from sidecar.config.parsing import masked_url
+from sidecar.config.parsing import upstream as parse_url
 
 DEFAULT_TRIPS: Final = "0,1,10,50,100ms"
 QUICK_TRIPS: Final = "0,50ms"
@@ -52,6 +56,7 @@ class RoundTrips(click.ParamType[tuple[float, ...]]):
     type=click.Path(path_type=Path, file_okay=False),
     help="Sample the sidecar with py-spy; collapsed stacks go to this directory.",
 )
+@click.option("--beside", metavar="REV", help="Compare with another commit of this repository, round by round.")
 @click.option("--upstream", metavar="URL", help="A Faktory of your own instead; asks before it is loaded.")
 @click.option("--yes", is_flag=True, help="Don't ask: that server may be loaded.")
 def command(
@@ -67,24 +72,24 @@ def command(
     plots: Path | None,
     directory: Path | None,
     profile: Path | None,
+    beside: str | None,
     upstream: str | None,
     yes: bool,
-) -> int:
+) -> None:
     """Measure the sidecar beside everything it could be compared with, on this machine, in one run.
 
     Starts its own Faktory (the real one where `faktory` and `redis-server` are found, else the embedded one) and
     uses a queue of its own, which it empties. FAKTORY_URL is not looked at.
     """
-    from rich.console import Console
-
-    from sidecar.bench.run import Plan, run_bench
-
-    chosen = _chosen(rows, quick=quick)
+    chosen = _chosen(rows, quick=quick, beside=beside is not None)
     console = Console()
     if listing:
         for row in chosen:
             click.echo(f"{row.name:18} {row.way}: {row.label}")
-        return 0
+        return
+    if beside is not None:
+        trip = rtt[0] if rtt else 0.0
+        sys.exit(run_beside(beside, chosen, trip, rounds or 7, seconds or 1.0, directory, console))
     if upstream is not None:
         _confirm(upstream, yes=yes, rtt=rtt)
     default = "0ms" if upstream else QUICK_TRIPS if quick else DEFAULT_TRIPS
@@ -101,12 +106,12 @@ def command(
         directory=directory,
         profile=profile,
     )
-    return run_bench(plan, console)
+    sys.exit(run_bench(plan, console))
 
 
-def _chosen(names: str | None, *, quick: bool) -> Sequence[Row]:
-    from sidecar.bench.rows import ROWS, selected
-
+def _chosen(names: str | None, *, quick: bool, beside: bool) -> Sequence[Row]:
+    if names is None and beside:
+        return selected(BESIDE_ROWS)
     if names is None:
         return [row for row in ROWS if row.quick or not quick]
     try:
@@ -117,9 +122,6 @@ def _chosen(names: str | None, *, quick: bool) -> Sequence[Row]:
 
 def _confirm(url: str, *, yes: bool, rtt: tuple[float, ...] | None) -> None:
     """Nobody's server is loaded by accident."""
-    from sidecar.config.parsing import masked_url
-    from sidecar.config.parsing import upstream as parse_url
-
     try:
         address = parse_url(url)
     except ValueError as error:
@@ -131,3 +133,7 @@ def _confirm(url: str, *, yes: bool, rtt: tuple[float, ...] | None) -> None:
             f"Push some hundred thousand jobs to {address.display}, as fast as it takes them (a queue of our own)?"
         )
         click.confirm(question, abort=True)
+
+
+if __name__ == "__main__":
+    command(prog_name="python -m bench")

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from sidecar.bench.results import REPLY_TIMES, Results, median, speed
+from bench.results import REPLY_TIMES, Results, median, speed
 
 WIDTH, HEIGHT = 900, 480  # pixels
 LEFT, RIGHT, TOP, BOTTOM = 78, 286, 62, 54  # pixels around the plot itself

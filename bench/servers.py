@@ -1,4 +1,4 @@
-"""Small servers that rows need, each a process of its own: `python -m sidecar.bench.servers KIND …`.
+"""Small servers that rows need, each a process of its own: `python -m bench.servers KIND …`.
 
 `bare DIRECTORY` is the least that a durable acknowledgement can cost: receive, append, wait for the disk, send.
 `faktory` is the embedded Faktory. `wan HOST PORT RTT LISTEN` is the simulated WAN before a server. `http` answers
@@ -20,7 +20,7 @@ from typing import Any
 
 import trio
 
-from sidecar.bench.load import sync_data
+from bench.load import sync_data
 from sidecar.demo.embedded import EmbeddedFaktory
 from sidecar.demo.wan import SimulatedWan
 

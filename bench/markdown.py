@@ -1,4 +1,4 @@
-"""Puts the figures of a run into a Markdown page: `python -m sidecar.bench.markdown RESULTS.json PAGE.md`.
+"""Puts the figures of a run into a Markdown page: `python -m bench.markdown RESULTS.json PAGE.md`.
 
 The page has places for them, `<!-- bench:NAME -->` … `<!-- bench:end -->`; what stands between is replaced.
 """
@@ -13,10 +13,10 @@ from typing import Final
 
 import msgspec
 
-from sidecar.bench.results import OURS, REPLY_TIMES, Results, cpu_per_million, median, others_at, speed
-from sidecar.bench.rows import ROWS, Kind
-from sidecar.bench.show import figure, verdict_cells
-from sidecar.bench.targets import MIB
+from bench.results import OURS, REPLY_TIMES, Results, cpu_per_million, median, others_at, speed
+from bench.rows import ROWS, Kind
+from bench.show import figure, verdict_cells
+from bench.targets import MIB
 
 _PLACE: Final = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- bench:end -->)", re.DOTALL)
 

@@ -14,13 +14,13 @@ from typing import Final
 
 import msgspec
 
-from sidecar.bench.children import Child, python
-from sidecar.bench.faktory import free_port
-from sidecar.bench.measure import Measured, Meter
-from sidecar.bench.rows import BY_NAME, Kind, Row, Way
-from sidecar.bench.running import RunningSidecar
-from sidecar.bench.site import Site, Target, moved
-from sidecar.bench.usage import usage
+from bench.children import Child, python
+from bench.faktory import free_port
+from bench.measure import Measured, Meter
+from bench.rows import BY_NAME, Kind, Row, Way
+from bench.running import RunningSidecar
+from bench.site import Site, Target, moved
+from bench.usage import usage
 from sidecar.config.parsing import upstream as parse_url
 
 SIZES: Final[Mapping[str, int]] = {"100 B": 0, "1 KB": 900, "64 KB": 65_400, "1 MB": 1_048_000}
@@ -121,7 +121,7 @@ class CostMeter:
         """A row through a sidecar of its own behind a counting forwarder."""
         site = self._site
         far = parse_url(site.far(self._rtt))
-        command = python("sidecar.bench.servers", "count", far.host, str(far.port))
+        command = python("bench.servers", "count", far.host, str(far.port))
         counter = Child("the counting forwarder", command, site.directory / "count.stderr")
         try:
             upstream = moved(site.far_url, int(counter.read_line()))

@@ -41,7 +41,7 @@ def describe(directory: Path) -> Machine:
     volume = examine(directory)
     return Machine(
         date=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        command="faktory-sidecar " + shlex.join(sys.argv[1:]),
+        command="python -m bench " + shlex.join(sys.argv[1:]),
         version=sidecar.__version__,
         system=f"{platform.system()} {platform.release()}",
         processor=_processor(),

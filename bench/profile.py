@@ -41,7 +41,7 @@ class Profiler:
             return
         options = ["--nonblocking", "--gil", "--threads", "--function", "--rate", str(RATE), "--format", "raw"]
         place = ["--duration", str(max(1, math.ceil(seconds))), "--output", str(self._file(row))]
-        self._running = subprocess.Popen(  # noqa: S603 - a program from PATH with our own arguments
+        self._running = subprocess.Popen(
             [self._program, "record", "--pid", str(pid), *options, *place],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from urllib.parse import urlsplit
 
-from sidecar.bench.jobs import payloads
-from sidecar.bench.orders import Order
+from bench.jobs import payloads
+from bench.orders import Order
 
 _CHUNK = 64 * 1024  # bytes asked of a socket at once; from 128 KiB on the C library maps memory for each call
 _TIMEOUT = 30.0  # seconds

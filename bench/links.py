@@ -9,9 +9,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from sidecar.bench import found
-from sidecar.bench.children import BenchError, Child, python
-from sidecar.bench.faktory import free_port
+from bench import found
+from bench.children import BenchError, Child, python
+from bench.faktory import free_port
 
 START_PATIENCE: Final = 10.0  # seconds until Toxiproxy must answer
 
@@ -47,7 +47,7 @@ class SimulatedLinks:
         self._children: list[Child] = []
 
     def open(self, host: str, port: int, rtt: float, *, listen: int = 0) -> int:
-        command = python("sidecar.bench.servers", "wan", host, str(port), str(rtt), str(listen))
+        command = python("bench.servers", "wan", host, str(port), str(rtt), str(listen))
         child = Child("the simulated WAN", command, self._directory / "wan.stderr")
         self._children.append(child)
         return int(child.read_line())
@@ -111,7 +111,7 @@ class ToxiproxyLinks:
             headers={"Content-Type": "application/json", "User-Agent": "faktory-sidecar-bench"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - our own, on loopback
+            with urllib.request.urlopen(request, timeout=10) as response:
                 answer: dict[str, Any] = json.load(response)
                 return answer
         except urllib.error.HTTPError as error:

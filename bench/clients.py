@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from sidecar.bench import found
-from sidecar.bench.children import Child, Program
-from sidecar.bench.orders import Client
+from bench import found
+from bench.children import Child, Program
+from bench.orders import Client
 
 SOURCES: Final = Path(__file__).parent / "programs"
 BUILD_PATIENCE: Final = 300.0  # seconds: a cold Go build on a slow network
@@ -106,7 +106,7 @@ def _place(name: str, source: Path) -> Path:
 def _run(command: Sequence[str], directory: Path) -> None:
     settings = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off", "CGO_ENABLED": "0"}
     try:
-        done = subprocess.run(  # noqa: S603 - a toolchain of this machine on our own sources
+        done = subprocess.run(
             command,
             cwd=directory,
             env={**os.environ, **settings},

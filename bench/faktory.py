@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from sidecar.bench import found
-from sidecar.bench.children import BenchError, Child, python
-from sidecar.bench.wire import Wire, WireError
+from bench import found
+from bench.children import BenchError, Child, python
+from bench.wire import Wire, WireError
 
 START_PATIENCE: Final = 20.0  # seconds until it must greet
 EMBEDDED: Final = "the embedded Faktory"
@@ -31,7 +31,7 @@ class LocalFaktory:
         self._data: Path | None = None
         program, redis = found.faktory(), found.redis_server()
         if program is None or redis is None:
-            self._child = Child(self.name, python("sidecar.bench.servers", "faktory"), directory / "faktory.stderr")
+            self._child = Child(self.name, python("bench.servers", "faktory"), directory / "faktory.stderr")
             self.port = int(self._child.read_line(START_PATIENCE))
         else:
             self._child = self._start_real(program, redis, directory)
@@ -84,4 +84,4 @@ def free_port() -> int:
 def _short_directory() -> str | None:
     """Where Faktory may keep its data: the path of its Redis socket must stay below 104 bytes."""
     default = tempfile.gettempdir()
-    return default if len(default) < 60 else "/tmp"  # noqa: S108 - a fresh directory is made in it
+    return default if len(default) < 60 else "/tmp"

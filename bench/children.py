@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 
 import sidecar
-from sidecar.bench.orders import Order, Ready, Report
+from bench.orders import Order, Ready, Report
 
 PATIENCE: Final = 20.0  # seconds that a program may take beyond what it was ordered to take
 END_PATIENCE: Final = 3.0  # seconds between asking a process to end and killing it
@@ -52,7 +52,7 @@ class Child:
         self._errors = errors
         self._data = b""
         with errors.open("ab") as stderr:
-            self._process = subprocess.Popen(  # noqa: S603 - our own programs
+            self._process = subprocess.Popen(
                 command,
                 env=clean_environment(settings),
                 stdin=subprocess.PIPE,
@@ -176,7 +176,7 @@ class Pool:
         while len(self._programs) < min(count, self.MOST):
             name = f"load {len(self._programs)}"
             errors = self._directory / f"{name}.stderr"
-            self._programs.append(Program(Child(name, python("sidecar.bench.load"), errors)))
+            self._programs.append(Program(Child(name, python("bench.load"), errors)))
         return self._programs[:count]
 
     def replace(self) -> None:

@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from sidecar.bench.measure import Measured
-from sidecar.bench.rows import BY_NAME, Kind
+from bench.measure import Measured
+from bench.rows import BY_NAME, Kind
 
 Round = Mapping[tuple[str, float], Measured]
 """The measurements of one round, by row and round trip."""
@@ -79,13 +79,13 @@ EVERY: Final = -1.0
 NEAR: Final = 0.050  # seconds: the round trip that most targets are about
 
 
-def _speed(measured: Measured) -> float:
+def speed(measured: Measured) -> float:
     """The figure that counts for a row."""
     return measured.delivered_rate if BY_NAME[measured.row].kind is Kind.BULK else measured.rate
 
 
 def _ratio(rows: Sequence[Measured]) -> float:
-    return _speed(rows[0]) / _speed(rows[1])
+    return speed(rows[0]) / speed(rows[1])
 
 
 def _p50(rows: Sequence[Measured]) -> float:

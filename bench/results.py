@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import msgspec
 
-from sidecar.bench.cost import CostSection
-from sidecar.bench.machine import Machine
-from sidecar.bench.measure import Measured
-from sidecar.bench.rows import BY_NAME, Kind
-from sidecar.bench.targets import Verdict
+from bench.cost import CostSection
+from bench.machine import Machine
+from bench.measure import Measured
+from bench.rows import BY_NAME, Kind
+from bench.targets import Verdict
 
 REPLY_TIMES: Final[tuple[Callable[[Measured], float | None], ...]] = (
     lambda one: one.p50,
