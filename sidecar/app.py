@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from sidecar.banner import banner, reachable
-from sidecar.batching import Batcher, Limits
 from sidecar.budget import POOL, Budget
 from sidecar.clock import for_threads, running_clock
 from sidecar.config import Ack, Settings, host_port, listen_context
 from sidecar.deadlines import ANSWER_WITHIN, Deadlines
 from sidecar.errors import StartError
 from sidecar.forwarder import Forwarder
+from sidecar.forwarder.batching import Batcher, Limits
 from sidecar.forwarder.settlement import SETTLE_BUFFER
 from sidecar.intake import Intake
 from sidecar.journal import Journal

@@ -15,14 +15,13 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from sidecar.batching import ENTRY_OVERHEAD, Entry
 from sidecar.config import Ack
 from sidecar.deadlines import Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
+from sidecar.jobs import ENTRY_OVERHEAD, Entry, Epoch, Origin
 from sidecar.journal import Journal
 from sidecar.metrics import Counts
-from sidecar.origins import Epoch, Origin
 from sidecar.protocol.jobs import Job
 from sidecar.protocol.lines import MAX_LINE
 from sidecar.protocol.replies import OK, error_text

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from sidecar.deadlines import ANSWER_WITHIN
 from sidecar.errors import Refusal
+from sidecar.jobs import Epoch
 from sidecar.journal import Journal
-from sidecar.origins import Epoch
 from sidecar.protocol.jobs import Job
 from sidecar.supervision import guarded
 

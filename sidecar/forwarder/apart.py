@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 import trio
 
-from sidecar.batching import Batcher, Entry, Trouble
+from sidecar.forwarder.batching import Batcher
+from sidecar.jobs import Entry, Epoch, Trouble
 from sidecar.journal import Journal, Row
-from sidecar.origins import Epoch
 
 FIRST_PAUSE, PAUSE = 10.0, 60.0
 """Seconds before the first and each further try: a store in trouble of unheard-of words may be well by then."""

@@ -20,12 +20,12 @@ from weakref import WeakValueDictionary
 import msgspec
 import trio
 
-from sidecar.batching import ENTRY_OVERHEAD, Batcher, Entry
 from sidecar.forwarder.apart import entry_of, jid_of
 from sidecar.forwarder.audit import Known
+from sidecar.forwarder.batching import Batcher
 from sidecar.forwarder.idranges import IdRanges, includes
+from sidecar.jobs import ENTRY_OVERHEAD, Entry, Epoch
 from sidecar.journal import Journal, Row
-from sidecar.origins import Epoch
 
 PAGE_ROWS = 1_000
 """Rows read at once: a few milliseconds of the writer thread."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sidecar.batching import Entry, Place
+from sidecar.jobs import Entry, Place
 from sidecar.supervision import guarded
 
 Admit = Callable[[Sequence[Entry], bool], None]

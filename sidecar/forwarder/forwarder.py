@@ -13,19 +13,19 @@ from functools import partial
 
 import trio
 
-from sidecar.batching import Batch, Batcher, Entry, Place
 from sidecar.forwarder.apart import Apart
 from sidecar.forwarder.audit import Audit, Known
 from sidecar.forwarder.backlog import Backlog
+from sidecar.forwarder.batching import Batch, Batcher
 from sidecar.forwarder.flushgate import FlushGate
 from sidecar.forwarder.judge import Fates, Unreadable, after_loss, judge
 from sidecar.forwarder.left import Left, left
 from sidecar.forwarder.pacing import Pacing
 from sidecar.forwarder.settlement import Settlement
+from sidecar.jobs import Entry, Epoch, Place
 from sidecar.journal import Journal, Row
 from sidecar.logs import TIMEOUT, FloodLog, FlushLog, defect, get_logger
 from sidecar.metrics import Counts
-from sidecar.origins import Epoch
 from sidecar.protocol.commands import push, pushb
 from sidecar.supervision import supervised
 from sidecar.upstream.link import Link

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sidecar.batching import Batch, Entry, Place, Trouble
 from sidecar.errors import Refusal
+from sidecar.forwarder.batching import Batch
+from sidecar.jobs import Entry, Place, Trouble
 from sidecar.protocol.replies import OK, ProtocolError, bulk_body, error_text
 from sidecar.upstream.refusals import Meaning, may_be_applied, meaning, reply_line
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sidecar.batching import Entry
+from sidecar.jobs import Entry
 
 
 class Left(NamedTuple):

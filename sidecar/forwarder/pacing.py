@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from sidecar.batching import Batcher
+from sidecar.forwarder.batching import Batcher
 
 HOLD_FIRST, HOLD_MAX = 0.2, 5.0
 """Seconds of silence after a transient refusal; doubled while they go on. Faktory's own limit for a command is 5 s."""

@@ -14,10 +14,11 @@ from typing import Final
 
 import trio
 
-from sidecar.batching import ENTRY_OVERHEAD, Batch, Batcher, Entry, Place
 from sidecar.forwarder.apart import Apart
+from sidecar.forwarder.batching import Batch, Batcher
 from sidecar.forwarder.judge import Fates, Pace
 from sidecar.forwarder.pacing import Pacing
+from sidecar.jobs import ENTRY_OVERHEAD, Entry, Place
 from sidecar.journal import DeadLetter, Journal
 from sidecar.logs import FloodLog, get_logger
 from sidecar.metrics import Counts

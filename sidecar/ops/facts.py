@@ -14,8 +14,8 @@ from sidecar.metrics import REASONS, SHORT_BOUNDS, Counts
 from sidecar.ops.pulse import Pulse, quantile
 
 if TYPE_CHECKING:
-    from sidecar.batching import Batcher
     from sidecar.forwarder import Forwarder
+    from sidecar.forwarder.batching import Batcher
     from sidecar.intake import Intake
     from sidecar.journal import Journal
     from sidecar.upstream.link import Link

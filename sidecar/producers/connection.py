@@ -15,9 +15,9 @@ from sidecar.deadlines import ANSWER_WITHIN, Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
 from sidecar.intake import Intake
+from sidecar.jobs import Origin
 from sidecar.logs import FloodLog
 from sidecar.metrics import Counts
-from sidecar.origins import Origin
 from sidecar.producers.channel import Channel, PlainChannel
 from sidecar.producers.greeting import Handshake
 from sidecar.producers.passing import PassedCommand, Way

@@ -19,10 +19,10 @@ import trio
 from sidecar.clock import running_clock
 from sidecar.errors import Refusal
 from sidecar.intake import Intake
+from sidecar.jobs import Origin
 from sidecar.journal import Journal
 from sidecar.journal.inlet import Source
 from sidecar.logs import defect
-from sidecar.origins import Origin
 from sidecar.producers.channel import Loan, PlainChannel
 from sidecar.producers.replies import ReplyQueue, Slot
 from sidecar.producers.riders import MOST_BYTES, Rider, certain, rotated

@@ -12,7 +12,7 @@ from sidecar.deadlines import Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
 from sidecar.intake import Intake
-from sidecar.origins import Origin
+from sidecar.jobs import Origin
 from sidecar.upstream.side import Answer, Passed
 
 IN_DOUBT = Refusal("in doubt: Faktory did not answer in time; the command may have been carried out").line()

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar, cast
 import outcome
 import trio
 
-from sidecar.origins import Origin
+from sidecar.jobs import Origin
 from sidecar.producers.channel import RECEIVE_BYTES, PlainChannel
 from sidecar.producers.replies import ReplyQueue
 from sidecar.protocol.jobs import Job

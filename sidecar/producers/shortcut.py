@@ -16,8 +16,8 @@ import trio
 
 from sidecar.errors import Refusal
 from sidecar.intake import Intake
+from sidecar.jobs import Origin
 from sidecar.logs import defect
-from sidecar.origins import Origin
 from sidecar.producers.channel import PlainChannel
 from sidecar.producers.replies import ReplyQueue
 from sidecar.producers.riders import MOST_BYTES, Rider, certain, rotated

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from sidecar import turns
-from sidecar.batching import Entry
+from sidecar.jobs import Entry
 from sidecar.journal.store import Change, Store
 from sidecar.producers import express
 from sidecar.producers.channel import PlainChannel

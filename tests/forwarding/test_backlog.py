@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from sidecar.forwarder.idranges import IdRanges, includes
-from sidecar.origins import Epoch
+from sidecar.jobs import Epoch
 from sidecar.protocol.jobs import Job
 from tests.edge.running import REFUSED, Running, faktory, push, sidecar
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.batching import Batch, Batcher, Entry, Limits, Place
-from sidecar.origins import Origin
+from sidecar.forwarder.batching import Batch, Batcher, Limits
+from sidecar.jobs import Entry, Origin, Place
 
 LINGER = 0.05
 

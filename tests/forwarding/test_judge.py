@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from sidecar.batching import Batch, Entry, Place, Trouble
+from sidecar.forwarder.batching import Batch
 from sidecar.forwarder.judge import (
     COUNT_EVERY,
     LONE_TRIES,
@@ -20,7 +20,7 @@ from sidecar.forwarder.judge import (
     after_loss,
     judge,
 )
-from sidecar.origins import Epoch
+from sidecar.jobs import Entry, Epoch, Place, Trouble
 from sidecar.protocol.replies import OK
 
 DIAL = "dial unix /tmp/redis.sock: connect: resource temporarily unavailable"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.batching import Batcher, Limits
+from sidecar.forwarder.batching import Batcher, Limits
 from sidecar.forwarder.pacing import HOLD_FIRST, HOLD_MAX, Pacing
 
 

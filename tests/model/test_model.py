@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sidecar.origins import Origin
+from sidecar.jobs import Origin
 from sidecar.protocol.jobs import Job
 from tests.model.world import BATCH, DEPTH, Run, Upstream
 

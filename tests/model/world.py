@@ -18,17 +18,17 @@ from typing import TypeVar
 import trio
 import trio.testing
 
-from sidecar.batching import Batcher, Limits
 from sidecar.config import Ack
 from sidecar.deadlines import Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
+from sidecar.forwarder.batching import Batcher, Limits
 from sidecar.intake import Intake
+from sidecar.jobs import Origin
 from sidecar.journal import Journal, Row
 from sidecar.journal.store import Store
 from sidecar.logs import FlushLog, get_logger
 from sidecar.metrics import Counts
-from sidecar.origins import Origin
 from sidecar.protocol.jobs import Job
 from sidecar.protocol.replies import OK
 from sidecar.turns import Verdicts

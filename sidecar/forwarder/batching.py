@@ -14,82 +14,11 @@ jid), and around a *single*: a job that must travel as a `PUSH` of its own.
 
 from __future__ import annotations
 
-import enum
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
-
-from sidecar.origins import Epoch
-
-
-class Place(enum.IntEnum):
-    """Where an entry is. A lane skips entries that say they are elsewhere: moving and dropping one costs no search."""
-
-    PARKED = -1
-    """Not in a lane yet."""
-    WAITING = 0
-    URGENT = 1
-    AGAIN = 2
-    PIECES = 3
-    SENT = 4
-    DROPPED = 5
-    """Its producer was told that it was not sent."""
-    OVER = 6
-    """Settled."""
-
-
-class Trouble(msgspec.Struct, frozen=True):
-    """What is held against a job that wasn't simply accepted.
-
-    Attributes:
-        apart: it waits apart, and nobody waits for it.
-        tries: refusals that count towards being refused for good; `counted_at` the time of the latest (seconds of the
-            caller's clock), `delivered` the jobs that upstream had accepted by then.
-        setbacks: passing refusals while others were accepted; `lone` such with an unknown text while none was.
-        kills: links lost with it at the head; `suspected_at` the jobs that upstream had accepted at the first.
-        as_push: a `PUSHB` of it alone was refused: it travels as a `PUSH`.
-    """
-
-    apart: bool = False
-    tries: int = 0
-    counted_at: float = 0.0
-    delivered: int = 0
-    setbacks: int = 0
-    lone: int = 0
-    kills: int = 0
-    suspected_at: int = 0
-    as_push: bool = False
-
-
-class Entry(msgspec.Struct, eq=False):
-    """A job on its way upstream.
-
-    Attributes:
-        id: rises in the order of acknowledgement; the journal's row id in `disk` mode.
-        payload: the job's JSON as it goes upstream.
-        at: when it was offered (seconds of the caller's clock), for its linger; 0 for one that doesn't linger.
-        verdict: told upstream's reply (raw) where somebody waits for it, None for an acknowledged job.
-        stored: it is in the journal, and leaves it when it is settled.
-        single: travels as a `PUSH` of its own.
-        once: never sent a second time by us.
-        doubtful: it was sent, and the link was lost before the reply: nobody may say any more that it was not sent.
-        trouble: None for nearly all of them.
-    """
-
-    id: int
-    payload: bytes
-    jid: str
-    epoch: Epoch
-    at: float = 0.0
-    verdict: Callable[[bytes], None] | None = None
-    stored: bool = False
-    single: bool = False
-    once: bool = False
-    doubtful: bool = False
-    trouble: Trouble | None = None
-    place: int = Place.PARKED
+from sidecar.jobs import ENTRY_OVERHEAD, Entry, Epoch, Place
 
 
 @dataclass(slots=True, eq=False)
@@ -116,10 +45,6 @@ class Limits:
     jobs: int
     size: int
     linger: float
-
-
-ENTRY_OVERHEAD = 512
-"""Bytes of memory that a waiting job costs beside its JSON (measured: 410 to 520 with CPython 3.11)."""
 
 
 class Batcher:

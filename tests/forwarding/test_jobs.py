@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.origins import Epoch, Origin
+from sidecar.jobs import Epoch, Origin
 
 
 def test_a_barrier_passes_at_once_when_nothing_is_unsettled() -> None:
