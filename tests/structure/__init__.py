@@ -1,0 +1,1 @@
+"""What the documents say about the code is so: layers, bounds, names."""
