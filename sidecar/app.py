@@ -20,12 +20,11 @@ from sidecar.banner import banner, reachable
 from sidecar.budget import POOL, Budget
 from sidecar.clock import for_threads, running_clock
 from sidecar.config import Ack, Settings, host_port, listen_context
-from sidecar.deadlines import ANSWER_WITHIN, Deadlines
 from sidecar.errors import StartError
 from sidecar.forwarder import Forwarder
 from sidecar.forwarder.batching import Batcher, Limits
 from sidecar.forwarder.settlement import SETTLE_BUFFER
-from sidecar.intake import Intake
+from sidecar.intake import ANSWER_WITHIN, Deadlines, Intake
 from sidecar.journal import Journal
 from sidecar.journal.schema import DB_NAME
 from sidecar.linkreport import LinkReport
@@ -161,7 +160,6 @@ class Sidecar:
         password = self.settings.listen_password
         services = Services(
             intake=self.intake,
-            forwarder=self.forwarder,
             side=self.side,
             deadlines=self.deadlines,
             counts=self.counts,

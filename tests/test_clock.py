@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from sidecar.clock import LOOK_EVERY, MOST_AT_ONCE, RunningClock, for_threads
-from sidecar.deadlines import Deadlines
+from sidecar.intake import Deadlines
 from sidecar.protocol.handshake import Greeting
 from sidecar.protocol.replies import ReplyReader
 from sidecar.upstream.dial import Connected

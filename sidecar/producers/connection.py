@@ -11,10 +11,8 @@ import msgspec
 import trio
 
 from sidecar.budget import MEDIUM, Budget, NoRoom
-from sidecar.deadlines import ANSWER_WITHIN, Deadlines
 from sidecar.errors import Refusal
-from sidecar.forwarder import Forwarder
-from sidecar.intake import Intake
+from sidecar.intake import ANSWER_WITHIN, Deadlines, Intake, Verdicts
 from sidecar.jobs import Origin
 from sidecar.logs import FloodLog
 from sidecar.metrics import Counts
@@ -29,7 +27,6 @@ from sidecar.protocol.lines import LineReader, LineTooLong
 from sidecar.protocol.pushes import STAMP_STEP
 from sidecar.protocol.replies import OK, bulk, error_text
 from sidecar.tunnel import Tunnel, Tunnels
-from sidecar.turns import Verdicts
 from sidecar.upstream.dial import DialError
 from sidecar.upstream.side import GOODBYE, SideConnection
 
@@ -64,7 +61,6 @@ class Services:
     """What every connection works with."""
 
     intake: Intake
-    forwarder: Forwarder
     side: SideConnection
     deadlines: Deadlines
     counts: Counts
@@ -341,9 +337,7 @@ class Connection:
         if self._passed:
             await self._replies.at_most(0)
         intake = self._services.intake
-        since = self._arrived
-        if intake.refusal_reason(jobs) is not None and (refusal := await intake.room(jobs, since=since)) is not None:
-            intake.refuse("full")
+        if (refusal := await intake.admit(jobs, since=self._arrived)) is not None:
             self._replies.slot().fill(refusal.line() * (1 if bulk else len(jobs)))
             return
         if bulk:
@@ -388,7 +382,6 @@ class Connection:
             answer,
             self._way,
             intake=services.intake,
-            forwarder=services.forwarder,
             deadlines=services.deadlines,
             since=self._arrived,
         )

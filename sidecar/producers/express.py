@@ -18,7 +18,7 @@ import trio
 
 from sidecar.clock import running_clock
 from sidecar.errors import Refusal
-from sidecar.intake import Intake
+from sidecar.intake import Intake, LentTurn, Verdicts
 from sidecar.jobs import Origin
 from sidecar.journal import Journal
 from sidecar.journal.inlet import Source
@@ -28,7 +28,6 @@ from sidecar.producers.replies import ReplyQueue, Slot
 from sidecar.producers.riders import MOST_BYTES, Rider, certain, rotated
 from sidecar.protocol.pushes import STAMP_STEP
 from sidecar.protocol.replies import OK
-from sidecar.turns import LentTurn, Verdicts
 
 LOOK_EVERY, STALLED = 0.5, 1.0
 """Seconds between looks at the thread, and after which its connections are taken back: a producer is answered in 4."""

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from typing import Protocol
 
 import trio
 
-from sidecar.deadlines import Deadlines
 from sidecar.errors import Refusal
-from sidecar.forwarder import Forwarder
-from sidecar.intake import Intake
+from sidecar.intake import Deadlines, Intake
 from sidecar.jobs import Origin
 from sidecar.upstream.side import Answer, Passed
 
 IN_DOUBT = Refusal("in doubt: Faktory did not answer in time; the command may have been carried out").line()
-
-
-class Barrier(enum.Enum):
-    """Which acknowledged jobs must be upstream before a command."""
-
-    NONE = "none"
-    OWN = "own"
-    """Those of this connection, or of its worker."""
-    ALL = "all"
-
-
-BARRIERS = {b"FLUSH": Barrier.ALL, b"FETCH": Barrier.NONE, b"BEAT": Barrier.NONE, b"END": Barrier.NONE}
-"""All other commands wait for their origin's jobs: a direct connection would have shown them."""
 
 
 class Way(Protocol):
@@ -52,7 +36,6 @@ class PassedCommand:
     __slots__ = (
         "_due",
         "_fill",
-        "_forwarder",
         "_intake",
         "_line",
         "_passed",
@@ -69,7 +52,6 @@ class PassedCommand:
         way: Way,
         *,
         intake: Intake,
-        forwarder: Forwarder,
         deadlines: Deadlines,
         since: float,
     ) -> None:
@@ -79,7 +61,6 @@ class PassedCommand:
         self.handed_over: Callable[[], None] | None = None
         self._way = way
         self._intake = intake
-        self._forwarder = forwarder
         self._passed: Passed | None = None
         self.answered = False
         self._due = since + deadlines.limit
@@ -87,17 +68,7 @@ class PassedCommand:
 
     def start(self, verb: bytes, origin: Origin) -> None:
         """Go as soon as the barrier of this verb has passed."""
-        self._intake.hear()
-        match BARRIERS.get(verb, Barrier.OWN):
-            case Barrier.NONE:
-                self._go()
-            case Barrier.OWN:
-                epoch = origin.close_epoch()
-                epoch.wait(self._go)
-                if not epoch.passed:
-                    self._forwarder.promote(epoch)
-            case Barrier.ALL:
-                self._forwarder.when_all_settled(self._go)
+        self._intake.barrier(origin, verb, self._go)
 
     def _go(self) -> None:
         if not self.answered and trio.current_time() < self._due:  # else it is about to expire
@@ -125,6 +96,6 @@ class PassedCommand:
             return
         if self._passed is not None:
             self._passed.drop()
-        self._forwarder.stop_waiting(self._go)
+        self._intake.stop_waiting(self._go)
         self._intake.refuse("not_sent")
         self._fill(self._intake.why_not_sent().line())

@@ -15,7 +15,7 @@ from typing import cast
 import trio
 
 from sidecar.errors import Refusal
-from sidecar.intake import Intake
+from sidecar.intake import Intake, Verdicts
 from sidecar.jobs import Origin
 from sidecar.logs import defect
 from sidecar.producers.channel import PlainChannel
@@ -23,7 +23,6 @@ from sidecar.producers.replies import ReplyQueue
 from sidecar.producers.riders import MOST_BYTES, Rider, certain, rotated
 from sidecar.protocol.pushes import STAMP_STEP
 from sidecar.protocol.replies import OK
-from sidecar.turns import Verdicts
 
 
 class Shortcut:

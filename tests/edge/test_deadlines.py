@@ -8,7 +8,7 @@ import weakref
 
 import trio
 
-from sidecar.deadlines import Deadlines
+from sidecar.intake import Deadlines
 
 
 class Command:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from sidecar import turns
+from sidecar.intake import turn as turn_module
 from sidecar.jobs import Entry
 from sidecar.journal.store import Change, Store
 from sidecar.producers import express
@@ -47,18 +47,18 @@ async def test_the_linger_runs_from_the_commit_whenever_the_loop_hears_of_it(
     offered: list[Entry] = []
     thread_clock = SimpleNamespace(monotonic=time.monotonic)
     loop_clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 7.0)
-    monkeypatch.setattr(turns, "time", thread_clock)
+    monkeypatch.setattr(turn_module, "time", thread_clock)
     async with faktory() as server, sidecar(server.url, tmp_path, SIDECAR_ACK="disk") as running:
         inner = running.inner
         journal = inner.journal
         assert journal is not None
         monkeypatch.setattr(inner.forwarder, "offer", lambda entries, *, linger: offered.extend(entries))
         monkeypatch.setattr(journal, "append_here", lambda payloads, origins, done, at_once: (at_once(), 1)[1])
-        turn = turns.LentTurn(inner.intake, journal)
+        turn = turn_module.LentTurn(inner.intake, journal)
         turn.add([Job("heard-late", b"{}")], inner.intake.origin().epoch, lambda verdicts: None, lambda: None)
         turn.hand_over()
         inner.intake.heard_of(turn)
-        monkeypatch.setattr(turns, "time", loop_clock)
+        monkeypatch.setattr(turn_module, "time", loop_clock)
         inner.intake.stored(turn, None)
         assert 7.0 <= trio.current_time() - offered[0].at < 60.0
 

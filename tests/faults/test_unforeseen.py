@@ -16,11 +16,10 @@ import trio.testing
 from sidecar import logs
 from sidecar.app import Started, serve
 from sidecar.config import load
-from sidecar.deadlines import Deadlines
 from sidecar.demo.embedded import Command, EmbeddedFaktory, Reply
 from sidecar.forwarder.forwarder import Forwarder
 from sidecar.forwarder.settlement import Settlement
-from sidecar.intake import Intake
+from sidecar.intake import Deadlines, Intake
 from sidecar.journal.writer import Writer
 from sidecar.linkreport import LinkReport
 from sidecar.ops.pulse import Pulse

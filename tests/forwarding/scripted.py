@@ -13,17 +13,15 @@ import trio
 import trio.testing
 
 from sidecar.config import Ack
-from sidecar.deadlines import Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
 from sidecar.forwarder.batching import Batcher, Limits
-from sidecar.intake import Intake
+from sidecar.intake import Deadlines, Intake, Verdicts
 from sidecar.jobs import Origin
 from sidecar.logs import FlushLog, get_logger
 from sidecar.metrics import Counts
 from sidecar.protocol.jobs import Job
 from sidecar.protocol.replies import OK
-from sidecar.turns import Verdicts
 
 ALL = b"$2\r\n{}\r\n"
 

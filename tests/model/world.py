@@ -19,11 +19,10 @@ import trio
 import trio.testing
 
 from sidecar.config import Ack
-from sidecar.deadlines import Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
 from sidecar.forwarder.batching import Batcher, Limits
-from sidecar.intake import Intake
+from sidecar.intake import Deadlines, Intake, Verdicts
 from sidecar.jobs import Origin
 from sidecar.journal import Journal, Row
 from sidecar.journal.store import Store
@@ -31,7 +30,6 @@ from sidecar.logs import FlushLog, get_logger
 from sidecar.metrics import Counts
 from sidecar.protocol.jobs import Job
 from sidecar.protocol.replies import OK
-from sidecar.turns import Verdicts
 
 DEPTH, BATCH, ROOM = 3, 4, 12_000
 """Small, so that some dozens of jobs meet every limit; `ROOM` is a quarter of what memory would hold of them."""

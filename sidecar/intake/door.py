@@ -1,4 +1,4 @@
-"""Decides a job's lane, stores it, acknowledges it. Shared by the edges.
+"""The door: whether a job may be taken, in which lane, and what its producer is told. The edges know nothing behind it.
 
 Lanes: an acknowledged job is *coalesced* (in `disk` mode when its commit is on disk, in `memory` mode at once); a
 *confirmed* one is acknowledged by upstream's verdict: every job in `upstream` and legacy mode, and in any mode the jobs
@@ -9,31 +9,31 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
 
 import trio
 
 from sidecar.config import Ack
-from sidecar.deadlines import Deadlines
 from sidecar.errors import Refusal
 from sidecar.forwarder import Forwarder
+from sidecar.intake.answers import Done, Verdicts
+from sidecar.intake.barriers import Barriers
+from sidecar.intake.deadlines import Deadlines
+from sidecar.intake.ticket import Ticket
+from sidecar.intake.turn import Turn
 from sidecar.jobs import ENTRY_OVERHEAD, Entry, Epoch, Origin
 from sidecar.journal import Journal
 from sidecar.metrics import Counts
 from sidecar.protocol.jobs import Job
 from sidecar.protocol.lines import MAX_LINE
 from sidecar.protocol.replies import OK, error_text
-from sidecar.supervision import guarded
-from sidecar.turns import Done, LentTurn, Turn, Verdicts
 from sidecar.upstream.link import Link
 
 FULL_WAIT = 1.0
 """Seconds that a job waits for room before it is refused: enough for a burst, well within every client's patience."""
 
 STOPPING = "the sidecar is stopping; push again when it is back"
-IN_DOUBT = Refusal("in doubt: Faktory did not answer in time; the job may have been enqueued")
 
 
 class Intake:
@@ -58,6 +58,7 @@ class Intake:
         counts: Counts,
     ) -> None:
         self._forwarder = forwarder
+        self._barriers = Barriers(forwarder)
         self._link = link
         self._journal = journal
         self._deadlines = deadlines
@@ -136,6 +137,15 @@ class Intake:
     def _may_have_room_again(self) -> bool:
         return not self._stopping and (self._storing is None or not self._storing.failed.is_set())
 
+    async def admit(self, jobs: Sequence[Job], *, since: float | None = None) -> Refusal | None:
+        """Why these jobs are not taken, counted, once they had the time of `room`; None: they may be submitted."""
+        if self.refusal_reason(jobs) is None:
+            return None
+        refusal = await self.room(jobs, since=since)
+        if refusal is not None:
+            self.refuse("full", len(jobs))
+        return refusal
+
     async def room(self, jobs: Sequence[Job] = (), *, since: float | None = None) -> Refusal | None:
         """Backpressure before refusal: give a full store up to a second to have room again; why not, if it hasn't.
 
@@ -160,7 +170,7 @@ class Intake:
     ) -> None:
         """Take jobs of one origin, all of one kind (`confirmed` or not); `done` is called once with their verdicts.
 
-        The caller has made sure that there is room (`refusal_reason`, `room`).
+        The caller has made sure that they are admitted (`admit`, `refusal_reason`).
 
         Args:
             since: when the command arrived (trio's clock), from which on the time for a verdict runs; now, by default.
@@ -241,8 +251,7 @@ class Intake:
         Raises:
             Refusal: none was taken.
         """
-        if self.refusal_reason(jobs) is not None and (refusal := await self.room(jobs)) is not None:
-            self._counts.refuse("full", len(jobs))
+        if (refusal := await self.admit(jobs)) is not None:
             raise refusal
         outcome: list[Refusal | None] = [None] * len(jobs)
         groups = [[i for i, job in enumerate(jobs) if job.confirmed is kind] for kind in (False, True)]
@@ -290,7 +299,6 @@ class Intake:
 
     def _after_earlier(self, ticket: Ticket, origin: Origin) -> None:
         """A job with a verdict among acknowledged ones: it leaves when those of its origin are upstream."""
-        before = origin.close_epoch()
 
         def go() -> None:
             waiting = [entry for entry in ticket.entries if not ticket.answered]
@@ -302,10 +310,17 @@ class Intake:
                 ticket.offered = True
                 self._forwarder.offer_urgent(waiting)
 
-        ticket.offered = before.passed
-        before.wait(go)
-        if not before.passed:
-            self._forwarder.promote(before)
+        ticket.offered = False
+        self._barriers.own(origin, go)
+
+    def barrier(self, origin: Origin, verb: bytes, then: Callable[[], None]) -> None:
+        """Call `then` when the acknowledged jobs are upstream that a command of this verb must come behind."""
+        self.hear()
+        self._barriers.wait(origin, verb, then)
+
+    def stop_waiting(self, then: Callable[[], None]) -> None:
+        """Take a `barrier` back."""
+        self._barriers.stop_waiting(then)
 
     def why_not_sent(self) -> Refusal:
         """What a producer is told whose job could not be sent in time."""
@@ -327,7 +342,7 @@ class Intake:
         if self._storing is not None:
             self._storing.hear()
 
-    def heard_of(self, turn: LentTurn) -> None:
+    def heard_of(self, turn: Turn) -> None:
         """The journal's thread has taken a turn of its own."""
         for jobs, epoch, _, _ in turn.parts:
             self.uncommitted += len(jobs)
@@ -336,53 +351,6 @@ class Intake:
     def refuse(self, reason: str, jobs: int = 1) -> None:
         """Count a refusal of ours."""
         self._counts.refuse(reason, jobs)
-
-
-class Ticket:
-    """Jobs whose producer waits for upstream's verdict on each."""
-
-    __slots__ = ("_done", "_intake", "_open", "_replies", "answered", "entries", "offered")
-
-    def __init__(self, intake: Intake, done: Done, entries: list[Entry]) -> None:
-        self._intake = intake
-        self._done = done
-        self._replies = [b""] * len(entries)
-        self._open = len(entries)
-        self.entries = entries
-        self.answered = False
-        self.offered = True
-        for i, entry in enumerate(entries):
-            entry.verdict = partial(self._settle, i)
-
-    def _settle(self, place: int, reply: bytes) -> None:
-        if self.answered:
-            return
-        self._replies[place] = reply
-        self._open -= 1
-        if not self._open:
-            self._answer()
-
-    def _answer(self) -> None:
-        self.answered = True
-        self.entries = []  # they refer to this ticket: without the circle the collector has nothing to do
-        guarded("answer", self._done, None if all(reply == OK for reply in self._replies) else self._replies)
-
-    def expire(self) -> None:
-        """The time is over: what is not sent is taken back, what is sent is in doubt."""
-        not_sent = self._intake.why_not_sent()
-        self.answered = True
-        all_back = True
-        for i, entry in enumerate(self.entries):
-            if self._replies[i]:
-                all_back = False
-            elif (not self.offered or self._intake.drop(entry)) and not entry.doubtful:
-                self._replies[i] = not_sent.line()
-            else:
-                all_back = False
-                self._replies[i] = IN_DOUBT.line()
-        self.entries = []
-        self._intake.refuse("not_sent" if all_back else "in_doubt")
-        self._done(not_sent if all_back else self._replies)
 
 
 def _as_refusal(verdict: list[bytes] | None, place: int) -> Refusal | None:

@@ -5,39 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
-from sidecar.deadlines import ANSWER_WITHIN
 from sidecar.errors import Refusal
+from sidecar.intake.answers import Done, Taker
+from sidecar.intake.deadlines import ANSWER_WITHIN
 from sidecar.jobs import Epoch
 from sidecar.journal import Journal
 from sidecar.protocol.jobs import Job
 from sidecar.supervision import guarded
 
-Verdicts = list[bytes] | Refusal | None
-"""What became of some jobs: None, all were accepted; a refusal, none was taken; else the raw reply of each."""
-
-Done = Callable[[Verdicts], None]
-
 SLOW_COMMIT = Refusal(
     "in doubt: the journal's disk did not answer in time; the job may have been stored and may be enqueued", retry=True
 )
-
-
-class Taker(Protocol):
-    """Whose jobs they are until the disk has them, and again from then on: the intake."""
-
-    def stored(self, turn: Turn, refusal: Refusal | None) -> None:
-        """The journal has a turn's jobs on disk, or hasn't."""
-
-    def heard_of(self, turn: LentTurn) -> None:
-        """The journal's thread has taken a turn of its own."""
-
-    def watch(self, turn: Turn, *, since: float | None) -> None:
-        """Answer a turn's producers when the disk takes too long."""
-
-    def refuse(self, reason: str, jobs: int = 1) -> None:
-        """Count a refusal of ours."""
 
 
 class Turn:
@@ -52,7 +31,7 @@ class Turn:
 
     __slots__ = ("_journal", "_taker", "answered", "first", "linger", "parts", "since")
 
-    def __init__(self, taker: Taker, journal: Journal) -> None:
+    def __init__(self, taker: Taker[Turn], journal: Journal) -> None:
         self._taker = taker
         self._journal = journal
         self.parts: list[tuple[Sequence[Job], Epoch, Done, str]] = []
@@ -101,7 +80,7 @@ class LentTurn(Turn):
 
     __slots__ = ("_lent", "_lock", "_read_at", "_stored_at", "_used")
 
-    def __init__(self, taker: Taker, journal: Journal) -> None:
+    def __init__(self, taker: Taker[Turn], journal: Journal) -> None:
         super().__init__(taker, journal)
         self._lent: list[Callable[[], None]] = []
         self._lock = threading.Lock()  # who has it looks at `answered` and answers
