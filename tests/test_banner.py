@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar import __version__
-from sidecar.banner import banner
+from sidecar.app.banner import banner
 from sidecar.config import Settings, load
 
 

@@ -207,7 +207,7 @@ def send(context: click.Context, adopt_journal: bool) -> int:
     """Empties a journal that no sidecar runs on into upstream, and ends. Exit code 75: jobs or dead letters stay."""
     from dataclasses import replace
 
-    from sidecar.sending import send_journal
+    from sidecar.app.sending import send_journal
 
     settings = load_and_log(given_flags(context), os.environ).settings
     return send_journal(replace(settings, adopt_journal=adopt_journal))

@@ -17,7 +17,8 @@ import click
 import trio
 
 from sidecar import logs
-from sidecar.banner import reachable
+from sidecar.app.banner import reachable
+from sidecar.app.stopping import Stop
 from sidecar.cli.options import given_flags, load_and_log, settings_options
 from sidecar.clock import RunningClock
 from sidecar.config import SETTINGS, Ack, Loaded, Settings
@@ -27,7 +28,6 @@ from sidecar.journal.probe import look
 from sidecar.journal.slots import free_slot
 from sidecar.journal.volume import file_system, what_is_lost
 from sidecar.signals import ENDED_BY, INBOX, INSISTING, name_of
-from sidecar.stopping import Stop
 
 NOT_FOUND: Final = 127  # both as shells have it
 NOT_EXECUTABLE: Final = 126
@@ -121,8 +121,8 @@ async def around(loaded: Loaded, command_line: Sequence[str], environ: Mapping[s
     Raises:
         StartError: the sidecar or the command could not be started; alone or in a group.
     """
-    from sidecar.app import serve
-    from sidecar.sending import beside_left_slots
+    from sidecar.app.sending import beside_left_slots
+    from sidecar.app.serving import serve
 
     stop, served = Stop(), 0
 

@@ -38,9 +38,9 @@ def command(context: click.Context, adopt_journal: bool) -> int:
 def _serve(settings: Settings) -> int:
     import trio
 
-    from sidecar.app import serve
+    from sidecar.app.sending import beside_left_slots
+    from sidecar.app.serving import serve
     from sidecar.clock import RunningClock
-    from sidecar.sending import beside_left_slots
 
     _allow_many_connections()
     return trio.run(beside_left_slots, settings, partial(serve, settings), clock=RunningClock())

@@ -181,3 +181,8 @@ class Settings:
     batch_max_bytes: int
     auto_batch: bool
     adopt_journal: bool = field(default=False)
+
+    @property
+    def mode(self) -> Ack:
+        """What `+OK` means: in the legacy mode, Faktory's own."""
+        return self.ack if self.auto_batch else Ack.UPSTREAM

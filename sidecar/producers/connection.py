@@ -26,9 +26,9 @@ from sidecar.protocol.jobs import Job, examine, examine_array, stamp
 from sidecar.protocol.lines import LineReader, LineTooLong
 from sidecar.protocol.pushes import STAMP_STEP
 from sidecar.protocol.replies import OK, bulk, error_text
-from sidecar.tunnel import Tunnel, Tunnels
 from sidecar.upstream.dial import DialError
 from sidecar.upstream.side import GOODBYE, SideConnection
+from sidecar.upstream.tunnel import Tunnel, Tunnels
 
 MAX_OWED = 10_000
 """Commands that a pipelining client may have unanswered before it isn't read from."""

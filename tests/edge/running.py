@@ -10,15 +10,13 @@ from typing import Any
 
 import trio
 
-from sidecar.app import Sidecar
+from sidecar.app.wiring import Sidecar, open_journal
 from sidecar.config import Ack, load
 from sidecar.demo.embedded import EmbeddedFaktory
-from sidecar.journal import Journal
 from sidecar.producers import Listener
 from sidecar.producers.express import Express
 from sidecar.producers.shortcut import Shortcut
 from sidecar.protocol.replies import ReplyReader
-from sidecar.supervision import supervised
 
 OK = b"+OK\r\n"
 HELLO = b'HELLO {"v":2}\r\n'
@@ -104,27 +102,14 @@ async def sidecar(upstream: str, directory: Path, *, link: bool = True, **settin
     }
     loaded = load(environment | {name: str(value) for name, value in settings.items()}, {})
     configured = loaded.settings
-    journal: Journal | None = None
-    if configured.ack is Ack.DISK and configured.auto_batch:
-        journal = Journal.open(
-            configured.journal_dir,
-            upstream=configured.upstream.identity,
-            max_bytes=configured.journal_max_bytes,
-        )
-    parts = Sidecar(configured, journal)
-    listener = Listener(configured.listen, parts.services(), tls=None)
-    async with trio.open_nursery() as storing:
-        if journal is not None:
-            await storing.start(journal.run)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(listener.run)
-            for name, part in parts.parts():
-                nursery.start_soon(supervised, name, part)
-            if link:
-                nursery.start_soon(supervised, "link", parts.link.run)
-            yield Running(parts, int(listener.addresses[0].rpartition(":")[2]))
-            nursery.cancel_scope.cancel()
-        storing.cancel_scope.cancel()
+    journal = await open_journal(configured) if configured.mode is Ack.DISK else None
+    async with Sidecar.running(configured, journal) as parts, trio.open_nursery() as edges:
+        listener = Listener(configured.listen, parts.services(), tls=None)
+        edges.start_soon(listener.run)
+        if link:
+            parts.connect()
+        yield Running(parts, int(listener.addresses[0].rpartition(":")[2]))
+        edges.cancel_scope.cancel()
 
 
 @asynccontextmanager

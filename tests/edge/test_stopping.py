@@ -12,11 +12,11 @@ from typing import cast
 import pytest
 import trio
 
+from sidecar.app.stopping import Drain
 from sidecar.config import Settings
 from sidecar.forwarder import Forwarder
 from sidecar.intake import Intake
 from sidecar.metrics import Counts
-from sidecar.stopping import Drain
 from sidecar.upstream.link import Link
 from tests.conftest import FaktoryFactory, SidecarFactory
 from tests.real.polling import wait_for

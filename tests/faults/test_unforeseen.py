@@ -14,19 +14,19 @@ import trio
 import trio.testing
 
 from sidecar import logs
-from sidecar.app import Started, serve
+from sidecar.app.linkreport import LinkReport
+from sidecar.app.serving import Started, serve
+from sidecar.app.stopping import Stop
 from sidecar.config import load
 from sidecar.demo.embedded import Command, EmbeddedFaktory, Reply
 from sidecar.forwarder.forwarder import Forwarder
 from sidecar.forwarder.settlement import Settlement
 from sidecar.intake import Deadlines, Intake
 from sidecar.journal.writer import Writer
-from sidecar.linkreport import LinkReport
 from sidecar.ops.pulse import Pulse
 from sidecar.producers.connection import Connection
 from sidecar.producers.express import Express
 from sidecar.producers.replies import ReplyQueue
-from sidecar.stopping import Stop
 from sidecar.supervision import FIRST, LAST, contained, guarded, supervised
 from sidecar.upstream.dial import Dialer
 from tests.demo.embedded_thread import ThreadedFaktory, in_thread

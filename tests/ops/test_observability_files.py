@@ -13,7 +13,7 @@ import pytest
 import trio
 from prometheus_client.core import Metric
 
-from sidecar.app import Sidecar
+from sidecar.app.wiring import Sidecar
 from sidecar.config import load
 from sidecar.journal import Journal
 from sidecar.logs import defect

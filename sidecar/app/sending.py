@@ -8,7 +8,8 @@ from pathlib import Path
 
 import trio
 
-from sidecar.app import Sidecar
+from sidecar.app.stopping import LINK_DOWN_LIMIT
+from sidecar.app.wiring import Sidecar, open_journal
 from sidecar.clock import RunningClock
 from sidecar.config import Settings
 from sidecar.errors import JOBS_LEFT, StartError
@@ -18,7 +19,6 @@ from sidecar.journal.schema import DB_NAME
 from sidecar.journal.slots import claimed, discard_empty, left_slots, said_of_saved
 from sidecar.logs import get_logger
 from sidecar.signals import INBOX
-from sidecar.stopping import LINK_DOWN_LIMIT
 from sidecar.supervision import supervised
 
 GIVE_UP_AFTER = 30.0
@@ -107,30 +107,14 @@ async def _send_left_slots(settings: Settings, enough: trio.Event, said: dict[Pa
 
 async def _emptied(settings: Settings, *, asked: trio.Event | None) -> Journal:
     """Send what a journal holds, as long as that is of use; the journal, closed."""
-    journal = await trio.to_thread.run_sync(
-        lambda: Journal.open(
-            settings.journal_dir,
-            upstream=settings.upstream.identity,
-            max_bytes=settings.journal_max_bytes,
-            adopt=settings.adopt_journal,
-        )
-    )
-    sidecar = Sidecar(settings, journal)
+    journal = await open_journal(settings)
     before, dead = journal.waiting, journal.dead
     what = f"Sending {before:,} jobs from {settings.journal_dir} to {settings.upstream.display}"
     log.info("sending", message=what, jobs=before)
-    async with trio.open_nursery() as storing:
-        await storing.start(journal.run)
-        async with trio.open_nursery() as forwarding:
-            forwarding.start_soon(supervised, "deadlines", sidecar.deadlines.run)
-            forwarding.start_soon(supervised, "forwarder", sidecar.forwarder.run)
-            forwarding.start_soon(supervised, "link", sidecar.link.run)
-            forwarding.start_soon(supervised, "audit", sidecar.forwarder.audit(journal).run)
-            await _until_empty_or_pointless(sidecar, journal, asked)
-            await _finish(sidecar)
-            forwarding.cancel_scope.cancel()
-        storing.cancel_scope.cancel()
-    sidecar.end_logs()
+    async with Sidecar.running(settings, journal) as sidecar:
+        sidecar.connect()
+        await _until_empty_or_pointless(sidecar, journal, asked)
+        await _finish(sidecar)
     left, letters = journal.waiting, journal.dead - dead
     say = log.error if left else log.info
     doubt = sidecar.forwarder.left().stored_doubtful
@@ -147,8 +131,7 @@ async def _finish(sidecar: Sidecar) -> None:
     with trio.move_on_after(REPLIES_WITHIN):
         while sidecar.forwarder.in_flight:  # noqa: ASYNC110 - no event tells of it
             await trio.sleep(STEP)
-    await sidecar.link.close()
-    sidecar.forwarder.link_changed()
+    await sidecar.disconnect()
 
 
 async def _until_empty_or_pointless(sidecar: Sidecar, journal: Journal, asked: trio.Event | None) -> None:
