@@ -110,16 +110,30 @@ def failed(error: Exception) -> int:
     """Say what went wrong; the exit code for it."""
     if isinstance(error, StartError):
         return _failed(str(error), error.exit_code)
+    if _is_refused_path(error):
+        return _failed(_refused_path(error), 1)
     return _failed_in_group(error) if isinstance(error, BaseExceptionGroup) else _failed_by_a_defect(error)
 
 
 def _failed_in_group(group: BaseExceptionGroup[BaseException]) -> int:
-    """The start errors in what a nursery raised; anything else beside them is a bug."""
-    expected, rest = group.split((StartError, KeyboardInterrupt))
+    """The expected errors in what a nursery raised; anything else beside them is a bug."""
+    expected, rest = group.split(
+        lambda error: isinstance(error, StartError | KeyboardInterrupt) or _is_refused_path(error)
+    )
     if rest is not None or expected is None:
         return _failed_by_a_defect(rest or group)
-    codes = [_failed(str(error), error.exit_code) for error in _leaves(expected) if isinstance(error, StartError)]
+    codes = [failed(error) for error in _leaves(expected) if isinstance(error, Exception)]
     return codes[0] if codes else INTERRUPTED
+
+
+def _is_refused_path(error: BaseException) -> bool:
+    """Whether the system refuses a file or directory that it names: the paths that we use are the operator's."""
+    return isinstance(error, OSError) and error.filename is not None and error.strerror is not None
+
+
+def _refused_path(error: Exception) -> str:
+    assert isinstance(error, OSError)
+    return f"{os.fsdecode(error.filename)}: {str(error.strerror).lower()}"
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -11,7 +11,15 @@ import pytest
 
 from tests.structure.test_layers import ROOT, SOURCE
 
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), ROOT / "tests" / "README.md"])
+DOCUMENTS = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("docs/*.md"),
+        ROOT / "tests" / "README.md",
+    ]
+)
 NAMED_FILE = re.compile(r"`([\w./-]+\.(?:py|md|sh|yaml|toml|c))`|`[^`\n]*?(tests/[\w/]+\.py)")
 NAMED_IN_FILE = re.compile(r"`([\w./-]+\.py)`((?:,? \(?`[A-Za-z_]\w*`\)?)+)")
 NAMED_TEST = re.compile(r"`(test_\w+)`")
