@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import socket
 import sqlite3
 from collections.abc import Iterator
 from typing import Final
@@ -22,6 +21,7 @@ from sidecar.errors import StartError
 from sidecar.journal import host as journal_host
 from sidecar.journal import probe as journal_probe
 from sidecar.journal import volume
+from sidecar.listening import CannotListen, open_listeners
 
 PROBLEMS: Final = {errno.EADDRINUSE: "in use", errno.EACCES: "not permitted", errno.EADDRNOTAVAIL: "no such address"}
 
@@ -83,20 +83,15 @@ def _ports(settings: Settings) -> Iterator[Port]:
         ("SIDECAR_OPS_LISTEN", "health and metrics", settings.ops_listen),
     ):
         for bind in binds:
-            yield Port(setting, purpose, str(bind), _why_not(bind))
+            yield Port(setting, purpose, str(bind), _why_not(setting, bind))
 
 
-def _why_not(bind: Bind) -> str | None:
-    """Why an address can't be listened on, None when it can; an absent `::1` behind `localhost` is no problem."""
-    for index, host in enumerate(bind.hosts):
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(host, bind.port, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind, protocol) as listener:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                listener.bind(address)
-        except OSError as error:
-            if index == 0 or error.errno in (errno.EADDRINUSE, errno.EACCES):
-                return PROBLEMS.get(error.errno or 0) or (error.strerror or str(error)).lower()
+def _why_not(setting: str, bind: Bind) -> str | None:
+    """Why an address can't be listened on, None when it can."""
+    try:
+        for sock, _ in open_listeners([bind], setting):
+            sock.close()
+    except CannotListen as failed:
+        error = failed.error
+        return PROBLEMS.get(error.errno or 0) or (error.strerror or str(error)).lower()
     return None

@@ -12,15 +12,13 @@ from functools import partial
 import trio
 
 from sidecar.config import Bind, host_port
-from sidecar.errors import StartError
+from sidecar.listening import open_listeners
 from sidecar.logs import defect
 from sidecar.producers.channel import Channel, PlainChannel, Spawn, TlsChannel
 from sidecar.producers.connection import Connection, Services
 from sidecar.producers.greeting import HANDSHAKE_WITHIN
 from sidecar.supervision import contained, supervised
 
-BACKLOG = 4096
-"""Connections that may wait to be accepted: clients dial with a limit of 1 s, in bursts."""
 OUT_OF_FILES_PAUSE = 0.1
 """Seconds without accepting after the process ran out of file descriptors."""
 LAST_REPLY_WITHIN = 1.0
@@ -44,7 +42,7 @@ class Listener:
     def __init__(self, binds: Sequence[Bind], services: Services, *, tls: ssl.SSLContext | None) -> None:
         self._services = services
         self._tls = tls
-        self._sockets = open_listeners(binds, "SIDECAR_LISTEN")
+        self._sockets = [sock for sock, _ in open_listeners(binds, "SIDECAR_LISTEN")]
 
     @property
     def addresses(self) -> list[str]:
@@ -133,43 +131,3 @@ class Listener:
             key=f"no TLS {peer.rpartition(':')[0]}",
             peer=peer,
         )
-
-
-def open_listeners(binds: Sequence[Bind], setting: str) -> list[socket.socket]:
-    """Listening sockets for all binds; a second loopback that the machine lacks is left out.
-
-    Raises:
-        StartError: an address is taken or not ours.
-    """
-    sockets: list[socket.socket] = []
-    for bind in binds:
-        port = bind.port
-        for index, host in enumerate(bind.hosts):
-            try:
-                sock = _listen(host, port)
-            except OSError as error:
-                if index and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    continue
-                for opened in sockets:
-                    opened.close()
-                reason = (error.strerror or str(error)).lower()
-                raise StartError(f"cannot listen on {host_port(host, port)} ({setting}): {reason}") from error
-            port = sock.getsockname()[1]
-            sockets.append(sock)
-    return sockets
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

@@ -6,8 +6,6 @@ phone. Its only script sends an example to this very sidecar when its button is 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterator
 from html import escape
@@ -17,6 +15,8 @@ import msgspec
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
+
+from sidecar.web.policy import page_headers
 
 Document = dict[str, Any]
 
@@ -55,20 +55,7 @@ for (const form of document.querySelectorAll("form[data-path]")) {
 """
 
 
-def _digest(text: str) -> str:
-    """How a content security policy names an inline style or script."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-PAGE_HEADERS: Final = {
-    "content-security-policy": (
-        f"default-src 'none'; style-src {_digest(_STYLE)}; script-src {_digest(_SCRIPT)}; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
-}
+PAGE_HEADERS: Final = page_headers(_STYLE, _SCRIPT)
 
 
 def router(document: Document) -> APIRouter:

@@ -7,7 +7,6 @@ bounded, and the server stops gracefully when it is cancelled. HTTP/2 is not off
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,8 +24,8 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from sidecar.config import Bind, host_port
-from sidecar.errors import StartError
+from sidecar.config import Bind
+from sidecar.listening import open_listeners
 from sidecar.logs import defect
 from sidecar.supervision import supervised
 from sidecar.web.bounds import GRACE_SECONDS, IDLE_SECONDS, MAX_CONNECTIONS, MAX_HEAD, WRITE_SECONDS
@@ -35,7 +34,6 @@ from sidecar.web.problems import MEDIA_TYPE, Problem
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-BACKLOG: Final = 1024  # connections that wait to be accepted; a burst of short-lived clients must not be refused
 MAX_REQUESTS: Final = 10**9  # of one connection: no bound (Hypercorn's is 1,000)
 
 
@@ -71,43 +69,7 @@ def bind(binds: Sequence[Bind], application: Callable[[Bind], ASGIApp], *, setti
     Raises:
         StartError: an address can't be bound.
     """
-    listeners: list[Listener] = []
-    try:
-        for each in binds:
-            port = each.port
-            for host in each.hosts:
-                optional = host != each.hosts[0]
-                try:
-                    bound = _bound(host, port)
-                except OSError as error:
-                    if optional and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                        continue
-                    reason = error.strerror or str(error)
-                    raise StartError(f"{setting}: cannot listen on {host_port(host, port)}: {reason}") from error
-                listeners.append(Listener(bound, application(each)))
-                port = listeners[-1].address[1]
-    except BaseException:
-        for listener in listeners:
-            listener.socket.close()
-        raise
-    return listeners
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+    return [Listener(sock, application(each)) for sock, each in open_listeners(binds, setting)]
 
 
 async def serve(
