@@ -98,9 +98,9 @@ class Batcher:
         """Add jobs behind all others; their ids rise. Without linger, they and all before them are due at once."""
         if not entries:
             return
-        size = 0
+        size, waiting = 0, int(Place.WAITING)
         for entry in entries:
-            entry.place = 0
+            entry.place = waiting
             entry.epoch.unsent.append(entry)
             size += len(entry.payload)
         self._waiting.extend(entries)

@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from sidecar.config import size_text
 from sidecar.journal.connection import PAGE_BYTES
 from sidecar.journal.schema import DB_NAME, WAL_NAME
 from sidecar.journal.store import Store
@@ -44,14 +45,6 @@ EMPTY_BYTES = 64 * 1024
 """A journal without a job, about."""
 
 
-def human(size: int) -> str:
-    """A size for people: `1.0 GiB`, `16 MiB`."""
-    for unit, factor in (("GiB", 1024 * MIB), ("MiB", MIB), ("KiB", 1024)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}" if size < 10 * factor else f"{size / factor:.0f} {unit}"
-    return f"{size} B"
-
-
 def bound_of(max_bytes: int) -> int:
     """The journal's bound, in bytes: no more than this process may write into one file."""
     largest = _largest_file()
@@ -59,8 +52,8 @@ def bound_of(max_bytes: int) -> int:
         return max_bytes
     log.warning(
         "journal_bound",
-        message=f"This process may write no file over {human(largest)} (RLIMIT_FSIZE): that is the journal's bound, "
-        f"in place of {human(max_bytes)}",
+        message=f"This process may write no file over {size_text(largest)} (RLIMIT_FSIZE): that is the journal's "
+        f"bound, in place of {size_text(max_bytes)}",
     )
     return largest
 
@@ -109,7 +102,7 @@ class Space:
         """What is to be said beside a failed write where this process may have become unable to write so far."""
         if (largest := _largest_file()) > self.max_bytes:
             return ""
-        return f" (this process may write no file over {human(largest)}: RLIMIT_FSIZE)"
+        return f" (this process may write no file over {size_text(largest)}: RLIMIT_FSIZE)"
 
     @property
     def _bound(self) -> str:
@@ -138,7 +131,7 @@ class Space:
             return None
         used = self.live + RESERVE_BYTES + WAL_LIMIT
         return (
-            f"journal full: {human(used)} of {human(self.max_bytes)} ({self._bound}); "
+            f"journal full: {size_text(used)} of {size_text(self.max_bytes)} ({self._bound}); "
             "it empties as upstream takes jobs and dead letters are retried or discarded"
         )
 
@@ -147,8 +140,8 @@ class Space:
         if _needed(size) + EMPTY_BYTES <= self.max_bytes:
             return None
         return (
-            f"so many jobs at once need {human(_needed(size))} of room in the journal, which may take "
-            f"{human(self.max_bytes)}; send fewer at once, or raise {self._bound}"
+            f"so many jobs at once need {size_text(_needed(size))} of room in the journal, which may take "
+            f"{size_text(self.max_bytes)}; send fewer at once, or raise {self._bound}"
         )
 
     def volume_lacks(self, size: int) -> str | None:
@@ -158,7 +151,11 @@ class Space:
         needed = _needed(size) - (RESERVE_BYTES if self.has_reserve else 0)
         if free >= needed:
             return None
-        return f"disk full: {human(free)} free in {self.directory}, {human(needed)} needed; free some space there"
+        return self._too_full(free, needed)
+
+    def _too_full(self, free: int, needed: int) -> str:
+        there = f"{size_text(free)} free in {self.directory}"
+        return f"disk full: {there}, {size_text(needed)} needed; free some space there"
 
     def disk_lacks(self) -> str | None:
         """Why the volume can't take more, after trying to bring the reserve back; None when it can.
@@ -170,7 +167,7 @@ class Space:
         free = volume.f_bavail * volume.f_frsize
         needed = RESERVE_BYTES if self.has_reserve else 2 * RESERVE_BYTES
         if free < needed and volume.f_blocks:
-            return f"disk full: {human(free)} free in {self.directory}, {human(needed)} needed; free some space there"
+            return self._too_full(free, needed)
         if self.has_reserve and not self.doubted:
             return None
         now = time.monotonic()
@@ -191,7 +188,7 @@ class Space:
             if self.doubted:
                 self.drop_reserve()  # deletions need its room
             return (
-                f"disk full: no room for {human(RESERVE_BYTES)} in {self.directory} "
+                f"disk full: no room for {size_text(RESERVE_BYTES)} in {self.directory} "
                 f"({error.strerror}); free some space there, or raise the quota"
             )
         finally:

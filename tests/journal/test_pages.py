@@ -21,7 +21,7 @@ from tests.journal.running import MIB, appended, everything, number_of, payload,
 
 async def test_many_small_jobs_that_do_not_fit_leave_no_row(tmp_path: Path) -> None:
     async with running(tmp_path, max_bytes=64 * MIB) as journal:
-        with pytest.raises(Refusal, match=r"not sent: so many jobs at once need \d+ MiB"):
+        with pytest.raises(Refusal, match=r"not sent: so many jobs at once need [\d.]+ MiB"):
             await appended(journal, [payload(number, 60) for number in range(300_000)])
         assert await everything(journal) == []
         assert journal.fault is None
