@@ -17,7 +17,7 @@ from sidecar.jobs import Origin
 from sidecar.logs import FloodLog
 from sidecar.metrics import Counts
 from sidecar.producers.channel import Channel, PlainChannel
-from sidecar.producers.greeting import Handshake
+from sidecar.producers.handshake import Handshake
 from sidecar.producers.passing import PassedCommand, Way
 from sidecar.producers.replies import ReplyQueue
 from sidecar.producers.riders import Lane, Rider

@@ -16,7 +16,7 @@ from sidecar.listening import open_listeners
 from sidecar.logs import defect
 from sidecar.producers.channel import Channel, PlainChannel, Spawn, TlsChannel
 from sidecar.producers.connection import Connection, Services
-from sidecar.producers.greeting import HANDSHAKE_WITHIN
+from sidecar.producers.handshake import HANDSHAKE_WITHIN
 from sidecar.supervision import contained, supervised
 
 OUT_OF_FILES_PAUSE = 0.1

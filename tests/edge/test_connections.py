@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from sidecar.demo.embedded import Command, Reply
-from sidecar.producers.greeting import MAX_HELLO
+from sidecar.producers.handshake import MAX_HELLO
 from tests.edge.running import HELLO, REFUSED, faktory, push, sidecar
 
 OK = b"+OK\r\n"
