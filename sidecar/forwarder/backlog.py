@@ -68,6 +68,10 @@ class Backlog:
         self._epochs: WeakValueDictionary[int, Epoch] = WeakValueDictionary()
         self._orphans = Epoch(0)  # the jobs whose origins are gone
         self._orphans_to = journal.last_id  # the highest id of an earlier run
+        self._passed = (
+            not journal.waiting
+        )  # the cursor has: then no job of an earlier run is left, whatever was counted
+        self._miscounted = False
         self._work = trio.Event()
         self.jobs = journal.waiting
         """Jobs that are only in the journal, but for those being fetched ahead."""
@@ -79,7 +83,7 @@ class Backlog:
         """True when these new jobs stay in the journal only: memory has no room, or others wait there already."""
         if entries[0].id <= self._cursor:
             return False  # they were parked while the cursor passed them
-        if not self.jobs:
+        if not self._more:
             size = sum([len(entry.payload) for entry in entries]) + len(entries) * ENTRY_OVERHEAD
             if not self._coming and self._has_room(size):
                 return False
@@ -129,7 +133,7 @@ class Backlog:
 
     def check(self) -> None:
         """Read on if the batcher runs low."""
-        if self._may_fetch_ahead() or (self.jobs and self._low()):
+        if self._may_fetch_ahead() or (self._more and self._low()):
             self._work.set()
 
     async def run(self) -> None:
@@ -137,11 +141,16 @@ class Backlog:
         while True:
             if self._may_fetch_ahead():
                 await self._fetch_ahead()
-            elif self.jobs and self._low():
+            elif self._more and self._low():
                 await self._read_page()
             else:
                 self._work = trio.Event()
                 await self._work.wait()
+
+    @property
+    def _more(self) -> bool:
+        """Whether there is something to read; of an earlier run there may be more than was counted."""
+        return self.jobs > 0 or not self._passed
 
     def _has_room(self, size: int = 0) -> bool:
         return self._batcher.memory + self._in_flight() + size < self._room
@@ -192,10 +201,9 @@ class Backlog:
                 unread -= 1
                 entries.append(entry_of(row, jid, self._adopted(row, epochs, missing)))
         self._settle_missing(unread, epochs, missing)
-        if not found or last > self._orphans_to:
-            self._count_missing(self._orphans, self._orphans_left)
-            self.jobs -= self._orphans_left
-            self._orphans_left = 0
+        self._passed |= not found or last >= self._orphans_to
+        if self._orphans_left < 0 or (self._passed and self._orphans_left):
+            self._correct(self._orphans_left)
         self._forget_passed(epochs, last)
         if found:
             self._cursor = last
@@ -204,6 +212,17 @@ class Backlog:
             self._apart(tried)
         self._arrived()
         await self._put_aside(odd)
+        if self._passed and self._miscounted:
+            self._miscounted = False
+            await self._journal.recount()
+
+    def _correct(self, too_many: int) -> None:
+        """So many fewer jobs of earlier runs are there than were counted; or more, where it is negative."""
+        self._orphans_left = 0
+        self._miscounted |= too_many != 0
+        self.jobs -= too_many
+        self._missing(too_many)
+        self._orphans.settle(too_many)
 
     async def _put_aside(self, odd: list[int]) -> None:
         if odd:

@@ -401,6 +401,9 @@ class Writer:
         self._oldest = self._store.oldest() if self._counts.jobs else None
         if self._oldest is None and self._counts.jobs:
             lost = self._counts.jobs
+            if lost < 0:
+                self._counts = self._store.recount()
+                return
             self._missing += lost
             log.error(
                 "journal_jobs_lost", message=f"{lost:,} jobs are missing from the journal: it was damaged", jobs=lost
