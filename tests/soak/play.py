@@ -11,6 +11,9 @@ from pathlib import Path
 from tests.soak.stage import MEMORY, ROOM, ROUND_TRIP, Stage
 from tests.soak.verdict import REPLY_LIMIT, Verdict, judge
 
+WARM = 600.0
+"""Seconds that the last process has until its memory must be flat, or a third of a shorter soak."""
+
 
 def soak(
     seconds: float,
@@ -37,7 +40,7 @@ def soak(
             found,
             stage.honest,
             most_rss=MEMORY + ROOM,
-            warm_after=stage.restarts_until,
+            warm_after=stage.restarts_until + min(WARM, seconds / 3),
             reply_limit=reply_limit,
         )
         for line in verdict.lines:
