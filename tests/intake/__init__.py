@@ -1,0 +1,1 @@
+"""The door's parts by themselves, without a sidecar around them."""
