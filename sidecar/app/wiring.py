@@ -30,7 +30,7 @@ from sidecar.ops.facts import Gauge
 from sidecar.ops.pulse import Pulse
 from sidecar.producers.connection import Connection, Services
 from sidecar.producers.express import Express
-from sidecar.producers.riders import Lane
+from sidecar.producers.riders import Desk
 from sidecar.producers.shortcut import Shortcut
 from sidecar.supervision import supervised
 from sidecar.upstream.dial import Dialer
@@ -86,13 +86,13 @@ class Sidecar:
         )
         self.budget = Budget(lambda: self.intake.has_room_for_large() and self.side.unsent < POOL)
         self.connect: Callable[[], None] = lambda: None
-        self.lane: Lane | None = None
+        self.desk: Desk | None = None
         if journal is not None:
             self._take_over(journal)
             if self.mode is Ack.DISK:
-                self.lane = Express(self.intake, journal, linger=linger)
+                self.desk = Express(self.intake, journal, linger=linger)
         if self.mode is Ack.MEMORY:
-            self.lane = Shortcut(self.intake)
+            self.desk = Shortcut(self.intake)
         self.pulse = Pulse(self.counts, self.intake, self.forwarder, self.link)
         self.gauge = Gauge(
             settings,
@@ -150,8 +150,8 @@ class Sidecar:
         yield "deadlines", self.deadlines.run
         yield "forwarder", self.forwarder.run
         yield "intake", self.intake.run
-        if self.lane is not None:
-            yield "lent connections", self.lane.run
+        if self.desk is not None:
+            yield "lent connections", self.desk.run
         yield "side connection", self.side.run
         yield "summaries", self._summarise
         yield "pulse", self.pulse.run
@@ -169,7 +169,7 @@ class Sidecar:
             counts=self.counts,
             floods=self.floods,
             password=password.reveal() if password is not None else None,
-            lane=self.lane,
+            desk=self.desk,
             tunnels=Tunnels(self.dialer),
             budget=self.budget,
         )

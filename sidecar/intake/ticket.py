@@ -11,7 +11,7 @@ from sidecar.jobs import Entry
 from sidecar.protocol.replies import OK
 from sidecar.supervision import guarded
 
-IN_DOUBT = Refusal("in doubt: Faktory did not answer in time; the job may have been enqueued")
+JOB_IN_DOUBT = Refusal("in doubt: Faktory did not answer in time; the job may have been enqueued")
 
 
 class Ticket:
@@ -55,7 +55,7 @@ class Ticket:
                 self._replies[i] = not_sent.line()
                 back += 1
             else:
-                self._replies[i] = IN_DOUBT.line()
+                self._replies[i] = JOB_IN_DOUBT.line()
                 doubtful += 1
         all_back = back == len(self.entries)
         self.entries = []

@@ -22,7 +22,7 @@ from sidecar.journal.inlet import Inlet
 from sidecar.journal.lock import Lock
 from sidecar.journal.place import Place
 from sidecar.journal.recovery import Recovery, make_directory, open_store, prepare
-from sidecar.journal.requests import Append, Ask, Bury, Done, News, Note, Requeue, Settle, Stop
+from sidecar.journal.requests import Append, Ask, Bury, Committed, News, Note, Requeue, Settle, Stop
 from sidecar.journal.seal import DeadLetter, Row
 from sidecar.journal.space import RESERVE_NAME, ROW_OVERHEAD, Space, bound_of
 from sidecar.journal.store import Store
@@ -228,7 +228,7 @@ class Journal:
 
     # what the intake and the forwarder ask
 
-    def append(self, payloads: Sequence[bytes], origins: Sequence[int], done: Done) -> int:
+    def append(self, payloads: Sequence[bytes], origins: Sequence[int], done: Committed) -> int:
         """Stores jobs, all of them or none; `done` is called on the event loop once they are synced (None), or refused.
 
         Args:
@@ -244,7 +244,7 @@ class Journal:
         return self._append(payloads, origins, done, None)
 
     def append_here(
-        self, payloads: Sequence[bytes], origins: Sequence[int], done: Done, at_once: Callable[[], None]
+        self, payloads: Sequence[bytes], origins: Sequence[int], done: Committed, at_once: Callable[[], None]
     ) -> int:
         """As `append`, on the journal's thread: for what it has read from a socket that was lent to its inlet.
 
@@ -254,7 +254,7 @@ class Journal:
         return self._append(payloads, origins, done, at_once)
 
     def _append(
-        self, payloads: Sequence[bytes], origins: Sequence[int], done: Done, at_once: Callable[[], None] | None
+        self, payloads: Sequence[bytes], origins: Sequence[int], done: Committed, at_once: Callable[[], None] | None
     ) -> int:
         size = sum(map(len, payloads)) + ROW_OVERHEAD * len(payloads)
         due = time.monotonic() + PATIENCE

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sidecar.journal.recovery import Recovery
     from sidecar.journal.store import Store
 
-Done = Callable[[Refusal | None], None]
+Committed = Callable[[Refusal | None], None]
 
 
 class Append(Addition):
@@ -28,7 +28,7 @@ class Append(Addition):
         size: bytes that they take in the journal, with `ROW_OVERHEAD` for each.
     """
 
-    done: Done
+    done: Committed
     due: float
     size: int
     at_once: Callable[[], None] | None = None

@@ -20,7 +20,7 @@ from sidecar.producers.channel import Channel, PlainChannel
 from sidecar.producers.handshake import Handshake
 from sidecar.producers.passing import PassedCommand, Way
 from sidecar.producers.replies import ReplyQueue
-from sidecar.producers.riders import Lane, Rider
+from sidecar.producers.riders import Desk, Rider
 from sidecar.protocol.handshake import Hello
 from sidecar.protocol.jobs import Job, examine, examine_array, stamp
 from sidecar.protocol.lines import LineReader, LineTooLong
@@ -66,7 +66,7 @@ class Services:
     counts: Counts
     floods: FloodLog
     password: str | None
-    lane: Lane | None
+    desk: Desk | None
     tunnels: Tunnels
     budget: Budget
     connections: set[Connection] = field(default_factory=set)
@@ -133,9 +133,9 @@ class Connection:
 
     async def _serve_producer(self) -> None:
         """Serve a client that pushes; it becomes a consumer by its first FETCH."""
-        lane = self._services.lane
-        if lane is not None and isinstance(self._channel, PlainChannel):
-            self._rider = lane.rider(self._channel, self._replies, self._origin)
+        desk = self._services.desk
+        if desk is not None and isinstance(self._channel, PlainChannel):
+            self._rider = desk.rider(self._channel, self._replies, self._origin)
         self._services.counts.producers += 1
         try:
             while await self._commands() is Next.TUNNEL:

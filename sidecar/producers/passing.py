@@ -12,7 +12,7 @@ from sidecar.intake import Deadlines, Intake
 from sidecar.jobs import Origin
 from sidecar.upstream.side import Answer, Passed
 
-IN_DOUBT = Refusal("in doubt: Faktory did not answer in time; the command may have been carried out").line()
+LATE_IN_DOUBT = Refusal("in doubt: Faktory did not answer in time; the command may have been carried out").line()
 
 
 class Way(Protocol):
@@ -92,7 +92,7 @@ class PassedCommand:
                 self.too_late()
                 self._fill(b"")  # the connection has ended; who serves it need not wait for this reply
             else:
-                self._fill(IN_DOUBT)
+                self._fill(LATE_IN_DOUBT)
             return
         if self._passed is not None:
             self._passed.drop()

@@ -35,8 +35,8 @@ class Borrower(Protocol):
         """Don't read it any more; False when it isn't read."""
 
 
-class Lane(Protocol):
-    """A way around the connections' own tasks."""
+class Desk(Protocol):
+    """Whom connections are lent to: the journal's thread, or one task for all."""
 
     def rider(self, channel: PlainChannel, replies: ReplyQueue, origin: Origin) -> Rider:
         """A connection that may be lent from now on."""

@@ -24,7 +24,7 @@ GOODBYE = 1.0
 """Seconds that upstream has to close a connection after our END."""
 
 Answer = Callable[[bytes], None]
-IN_DOUBT = Refusal(
+LOST_IN_DOUBT = Refusal(
     "in doubt: the connection to Faktory was lost before the reply; the command may have been carried out"
 )
 
@@ -106,7 +106,7 @@ class SideConnection:
         passed.sent = True
 
         def answered(reply: bytes | None) -> None:
-            passed.answer(IN_DOUBT.line() if reply is None else reply)
+            passed.answer(LOST_IN_DOUBT.line() if reply is None else reply)
 
         line, passed.line = passed.line, b""
         pipe.send([line, b"\r\n"], answered)

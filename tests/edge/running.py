@@ -129,9 +129,9 @@ def push(jid: str, extra: str = "") -> bytes:
 
 def lent(inner: Sidecar) -> int:
     """How many connections are lent."""
-    if isinstance(inner.lane, Express):
-        return inner.lane.journal.inlet.sources
-    return inner.lane.sources if isinstance(inner.lane, Shortcut) else 0
+    if isinstance(inner.desk, Express):
+        return inner.desk.journal.inlet.sources
+    return inner.desk.sources if isinstance(inner.desk, Shortcut) else 0
 
 
 async def rider(running: Running, name: str) -> Client:

@@ -92,8 +92,8 @@ async def test_what_came_while_the_thread_was_stuck_is_answered_in_time_too(
     async with faktory() as server, sidecar(server.url, tmp_path, SIDECAR_ACK="disk") as running:
         running.inner.deadlines.limit = 1.5
         first, second = await rider(running, "stuck"), await rider(running, "behind")
-        assert isinstance(running.inner.lane, Express)
-        journal = running.inner.lane.journal
+        assert isinstance(running.inner.desk, Express)
+        journal = running.inner.desk.journal
         with hung_disk(monkeypatch):
             await first.send(push("stuck-second"))
             await running.until(lambda _: journal.busy_for > 0.05)
@@ -123,8 +123,8 @@ async def test_a_stop_in_the_middle_of_a_commit(tmp_path: Path, monkeypatch: pyt
         client = await rider(running, "stopped")
         with hung_disk(monkeypatch):
             await client.send(push("stopped-second"))
-            assert isinstance(running.inner.lane, Express)
-            journal = running.inner.lane.journal
+            assert isinstance(running.inner.desk, Express)
+            journal = running.inner.desk.journal
             await running.until(lambda _: journal.busy_for > 0.05)
             await client.half_close()
     assert journal.waiting == 2

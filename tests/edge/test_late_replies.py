@@ -34,7 +34,7 @@ async def ready(running: Running, name: str) -> Client:
     before = lent(running.inner)
     client = await running.connect()
     assert await client.call(push(name)) == OK
-    if running.inner.lane is not None:
+    if running.inner.desk is not None:
         await running.until(lambda inner: lent(inner) > before)
     return client
 

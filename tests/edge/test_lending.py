@@ -149,7 +149,7 @@ async def test_nothing_is_lent_where_the_reply_is_faktorys(tmp_path: Path) -> No
     async with faktory() as server, sidecar(server.url, tmp_path, SIDECAR_ACK="upstream") as running:
         client = await running.connect()
         assert [await client.call(push(f"not-lent-{number}")) for number in range(5)] == [OK] * 5
-        assert running.inner.lane is None
+        assert running.inner.desk is None
 
 
 @pytest.mark.usefixtures("defects_expected")
