@@ -61,8 +61,10 @@ def free_slot(directory: Path) -> Iterator[Path]:
 
 def _made_and_locked(slot: Path) -> int | None:
     """The descriptor that holds a slot, which is made where it isn't there, or is being deleted; None: it is held."""
+    slot.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        slot.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # and it may be gone by the next line; `Path.mkdir` looks again, and complains
+            os.mkdir(slot, 0o700)
         with suppress(FileNotFoundError):
             return _locked(slot)
 

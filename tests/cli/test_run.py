@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -242,6 +243,21 @@ def test_a_journal_that_somebody_owns_stays(tmp_path: Path) -> None:
         lock = Lock(slot)  # as `journal send` has it, which knows of no slots
     lock.release(clean=True)
     assert (slot / "journal.db").exists()
+
+
+def test_a_slot_that_is_deleted_while_it_is_made_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, deleted = os.mkdir, list[object]()
+
+    def make(path: Path, *mode: int) -> None:
+        if str(path).endswith(".run-1") and not deleted:
+            deleted.append(path)  # it was there, and by the next look another process has deleted it
+            raise FileExistsError(errno.EEXIST, "File exists", str(path))
+        made(path, *mode)
+
+    monkeypatch.setattr(os, "mkdir", make)
+    with free_slot(tmp_path / "host_7419") as slot:
+        assert slot.name == "host_7419.run-1"
+    assert deleted
 
 
 def test_a_slot_is_had_by_one_however_often_it_is_deleted(tmp_path: Path) -> None:
